@@ -1,0 +1,1 @@
+//! kolo: collective communication for ranks on any machine.
