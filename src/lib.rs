@@ -1,1 +1,13 @@
 //! kolo: collective communication for ranks on any machine.
+
+pub mod bootstrap;
+pub mod dtype;
+pub mod error;
+pub mod health;
+pub mod memory;
+pub mod op;
+pub mod plan;
+pub mod topology;
+pub mod transport;
+
+pub use error::{Error, Kind, Result};

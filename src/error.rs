@@ -1,0 +1,123 @@
+//! What went wrong, who saw it, with whom, in which call, and what to try.
+
+use std::fmt;
+
+/// The outcome of every call that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of failure an [`Error`] is: what a program may want to branch on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The caller broke a rule that this rank alone can see. The communicator stays usable.
+    Usage,
+    /// Two ranks called differently: another collective, count, element type, operator or root.
+    Mismatch,
+    /// The deadline passed while this rank waited for others.
+    Deadline,
+    /// A rank died, or left the communicator after an error of its own.
+    PeerLost,
+    /// Somebody aborted the communicator.
+    Aborted,
+    /// A connection was refused: a wrong secret, a wrong version, a stranger.
+    Refused,
+    /// The operating system said no.
+    System,
+}
+
+/// A failure with its circumstances. Displays as one line.
+#[derive(Clone)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: Kind,
+    message: String,
+    rank: Option<usize>,
+    peer: Option<usize>,
+    call: Option<String>,
+}
+
+impl Error {
+    /// A failure of the given kind; `message` says what is wrong and what to try.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, message: message.into(), rank: None, peer: None, call: None }))
+    }
+
+    /// A rule of the call was broken by this rank's own caller.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// The operating system refused `action`.
+    pub fn system(action: impl fmt::Display, cause: impl fmt::Display) -> Self {
+        Self::new(Kind::System, format!("{action}: {cause}"))
+    }
+
+    /// The rank that reports.
+    #[must_use]
+    pub fn at(mut self, rank: usize) -> Self {
+        self.0.rank.get_or_insert(rank);
+        self
+    }
+
+    /// The rank that it failed with.
+    #[must_use]
+    pub fn with(mut self, peer: usize) -> Self {
+        self.0.peer.get_or_insert(peer);
+        self
+    }
+
+    /// The call in which it failed, such as `all_reduce #17`.
+    #[must_use]
+    pub fn during(mut self, call: impl fmt::Display) -> Self {
+        self.0.call.get_or_insert_with(|| call.to_string());
+        self
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// The rank that it failed with, where one is known.
+    pub fn peer(&self) -> Option<usize> {
+        self.0.peer
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { rank, peer, call, message, .. } = &*self.0;
+        if let Some(rank) = rank {
+            write!(f, "rank {rank}: ")?;
+        }
+        if let Some(call) = call {
+            write!(f, "{call}: ")?;
+        }
+        if let Some(peer) = peer {
+            write!(f, "with rank {peer}: ")?;
+        }
+        f.write_str(message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}({self})", self.0.kind)
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_says_who_where_and_with_whom() {
+        let error = Error::new(Kind::Deadline, "nothing came for 3 s").at(2).with(5).during("broadcast #4");
+        assert_eq!(error.to_string(), "rank 2: broadcast #4: with rank 5: nothing came for 3 s");
+        assert_eq!((error.kind(), error.peer()), (Kind::Deadline, Some(5)));
+    }
+}

@@ -1,0 +1,5 @@
+//! Deadlines, and the news of death.
+
+mod deadline;
+
+pub use deadline::Deadline;

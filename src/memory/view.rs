@@ -1,0 +1,77 @@
+//! Bytes that may be seen from several sides at once.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// A stretch of bytes that other views, other threads or other processes may see as well.
+///
+/// In place, input and output are the same memory; a slot of a shared ring is seen by two processes.
+/// So views hand out no references, only addresses, and only kernels and transports touch the bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    start: *mut u8,
+    len: usize,
+    writable: bool,
+    memory: PhantomData<&'a ()>,
+}
+
+impl<'a> View<'a> {
+    /// Bytes to read.
+    pub fn read(bytes: &'a [u8]) -> Self {
+        Self { start: bytes.as_ptr().cast_mut(), len: bytes.len(), writable: false, memory: PhantomData }
+    }
+
+    /// Bytes to read and write.
+    pub fn write(bytes: &'a mut [u8]) -> Self {
+        Self { start: bytes.as_mut_ptr(), len: bytes.len(), writable: true, memory: PhantomData }
+    }
+
+    /// Bytes to read and write, by address.
+    ///
+    /// # Safety
+    /// `start .. start + len` must be readable and writable for `'a`, and whoever else may touch it
+    /// meanwhile must be kept apart by a protocol.
+    pub unsafe fn from_raw(start: *mut u8, len: usize) -> Self {
+        Self { start, len, writable: true, memory: PhantomData }
+    }
+
+    /// No bytes.
+    pub fn empty() -> Self {
+        Self::read(&[])
+    }
+
+    /// How many bytes.
+    pub fn len(self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether it may be written.
+    pub fn is_writable(self) -> bool {
+        self.writable
+    }
+
+    /// The first byte's address.
+    pub fn as_ptr(self) -> *mut u8 {
+        self.start
+    }
+
+    /// A part of it.
+    ///
+    /// # Panics
+    /// Where the range leaves the view.
+    #[must_use]
+    pub fn part(self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} bytes", self.len);
+        Self { start: self.start.wrapping_add(range.start), len: range.len(), ..self }
+    }
+
+    /// Whether both begin at the same byte.
+    pub fn same_place(self, other: Self) -> bool {
+        self.start == other.start
+    }
+}

@@ -1,0 +1,126 @@
+//! Ways to move bytes between two ranks.
+//!
+//! A transport knows no collective. It connects two ranks by a [`Link`]: one ordered stream of messages
+//! in each direction, with credit. To add a transport, write one file and one line of [`all`].
+
+use std::sync::Arc;
+
+use crate::bootstrap::{Door, Node};
+use crate::error::Result;
+use crate::health::Deadline;
+use crate::memory::{Bell, View};
+use crate::topology::{Channel, Cost};
+
+/// What a link can do.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The most payload bytes of one message.
+    pub slot: usize,
+    /// How many messages may be on their way in one direction.
+    pub credit: usize,
+    /// Whether [`Link::lend`] works.
+    pub lends: bool,
+}
+
+/// What is said with every message: the call that it belongs to.
+///
+/// The digest is compared on every message. The body is what an error prints of both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// A hash of the body.
+    pub digest: u64,
+    /// The signature itself, encoded by the engine; see `engine::signature`.
+    pub body: [u64; 4],
+}
+
+/// A message that has come, where it lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// The digest of its call.
+    pub digest: u64,
+    /// The payload; it may be written, as a scratch or as the next message to the same peer.
+    pub payload: View<'a>,
+}
+
+/// What a parked rank must be woken by, besides its bell.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch {
+    /// The descriptor.
+    pub fd: std::os::fd::RawFd,
+    /// Whether to wake when it can be written, too.
+    pub write: bool,
+}
+
+/// One ordered stream of messages in each direction between two ranks. Nothing here blocks.
+///
+/// Methods take `&self` so that a step can hold views of several links at once; a link is used by one
+/// thread at a time.
+pub trait Link: Send {
+    /// What it can do; never changes.
+    fn limits(&self) -> Limits;
+
+    /// Where to write the next message of `len` bytes, or nothing while there is no credit. Asking
+    /// again before [`Link::commit`] gives the same place.
+    fn reserve(&self, len: usize) -> Result<Option<View<'_>>>;
+
+    /// Sends the reserved message of `len` bytes.
+    fn commit(&self, len: usize, tag: &Tag) -> Result<()>;
+
+    /// The next message, or nothing while none has come whole. It stays until [`Link::release`].
+    fn peek(&self) -> Result<Option<Message<'_>>>;
+
+    /// The body of the peeked message's tag.
+    fn body(&self) -> [u64; 4];
+
+    /// Gives the peeked message's room back to the sender.
+    fn release(&self) -> Result<()>;
+
+    /// Sends `pieces`, one after the other, as one message without copying them; false while there is
+    /// no credit. They are read until [`Link::settled`].
+    fn lend(&self, pieces: &[View<'_>], tag: &Tag) -> Result<bool>;
+
+    /// Whether nothing lent is still being read and nothing committed waits in this process.
+    fn settled(&self) -> Result<bool>;
+
+    /// What else wakes a rank that waits for this link; nothing where the peer rings its bell.
+    fn watch(&self) -> Option<Watch>;
+
+    /// Tells the peer that this side is done with the communicator because of an error.
+    fn fail(&self);
+}
+
+/// Why a transport cannot connect two ranks; for `kolo doctor`.
+pub type Reason = String;
+
+/// One way to move bytes between two ranks.
+pub trait Transport: Send + Sync {
+    /// Its name, as `KOLO_TRANSPORT` and `--transport` use it.
+    fn name(&self) -> &'static str;
+
+    /// What crossing costs, or why it cannot be done. Both sides must answer alike, and so must every
+    /// other rank that asks about the two.
+    fn reach(&self, me: &Node, peer: &Node) -> Result<Cost, Reason>;
+
+    /// Opens a link; the peer does the same at the same time.
+    fn connect(&self, meeting: &Meeting<'_>) -> Result<Box<dyn Link>>;
+}
+
+/// Two ranks about to be linked.
+pub struct Meeting<'a> {
+    /// This rank, as the job numbers it.
+    pub me: usize,
+    /// The other one.
+    pub peer: usize,
+    /// The communicator that the link will serve; the same number on all its ranks.
+    pub communicator: u64,
+    /// Which of the pair's streams.
+    pub channel: Channel,
+    /// What the other rank told about itself.
+    pub node: &'a Node,
+    /// Where authenticated streams to it are had.
+    pub door: &'a Door,
+    /// Rung by the peer when something happens that this rank may sleep for.
+    pub bell: &'a Arc<Bell>,
+    /// When to give up.
+    pub deadline: Deadline,
+}
