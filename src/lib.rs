@@ -1,5 +1,6 @@
 //! kolo: collective communication for ranks on any machine.
 
+pub mod algorithm;
 pub mod bootstrap;
 pub mod dtype;
 pub mod error;
