@@ -5,6 +5,7 @@ pub mod bootstrap;
 pub mod dtype;
 pub mod error;
 pub mod health;
+pub mod kernel;
 pub mod memory;
 pub mod op;
 pub mod plan;
