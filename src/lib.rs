@@ -7,6 +7,7 @@ pub mod health;
 pub mod memory;
 pub mod op;
 pub mod plan;
+mod sys;
 pub mod topology;
 pub mod transport;
 

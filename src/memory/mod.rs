@@ -1,7 +1,9 @@
 //! Memory that collectives read and write.
 
 mod bell;
+mod doorbell;
+mod shared;
 mod view;
 
-pub use bell::Bell;
+pub use bell::{Bell, Ringer};
 pub use view::View;
