@@ -6,4 +6,5 @@ mod shared;
 mod view;
 
 pub use bell::{Bell, Ringer};
+pub(crate) use shared::{Shareable, Shared};
 pub use view::View;

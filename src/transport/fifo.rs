@@ -13,8 +13,30 @@
 //! number beside the payload as in NCCL's LL protocol, so that a small message crosses in one line.)
 
 use std::cell::Cell;
+use std::ops::Deref;
 
 use crate::sys::atomic::{AtomicU64, Ordering};
+
+/// The most bytes of one message between ranks of one host: large enough that a message's fixed costs
+/// vanish, and so small that the rings of a pair, both ways, stay in the two cores' second-level caches.
+pub(crate) const SLOT: usize = 128 << 10;
+
+/// How many such messages may be on their way in one direction: one being written, one being read, and
+/// one each for the ranks not to wait for each other's every step.
+pub(crate) const CREDIT: usize = 4;
+
+/// Keeps what two cores write apart: two lines, since cores fetch neighbours together.
+#[derive(Debug, Default)]
+#[repr(C, align(128))]
+pub(crate) struct Apart<T>(T);
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
 
 /// A counter of the other side's that no correct peer could have written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,20 +10,13 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::fifo::{Forged, Reader, Writer};
+use super::fifo::{Apart, CREDIT, Forged, Reader, SLOT, Writer};
 use super::presence::Presence;
 use super::{Limits, Link, Meeting, Message, Reason, Tag, Transport, Watch};
 use crate::bootstrap::Node;
 use crate::error::{Error, Result};
 use crate::memory::{Bell, Ringer, View};
 use crate::topology::{Channel, Cost};
-
-/// The most bytes of one message: large enough that a message's fixed cost vanishes, and small enough that
-/// the rings of two neighbours stay in a core's second-level cache.
-const SLOT: usize = 128 << 10;
-
-/// Messages on their way in one direction: one being written, one being read, and slack between.
-const CREDIT: usize = 4;
 
 /// Two cores of one host: a few line transfers, and a copy out of a cache.
 const COST: Cost = Cost { latency_ns: 150, bytes_per_us: 16_000 };
@@ -105,17 +98,12 @@ struct Pair {
 /// What one rank writes and the other reads.
 #[derive(Debug, Default)]
 struct Side {
-    released: Line<AtomicU64>,
-    presence: Line<Presence>,
+    released: Apart<AtomicU64>,
+    presence: Apart<Presence>,
     /// Rings this rank; there once it has come.
     ringer: OnceLock<Ringer>,
     slots: [Slot; CREDIT],
 }
-
-/// Keeps what two cores write apart: a pair of lines, since cores fetch neighbours together.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Line<T>(T);
 
 /// A message. Its writer owns it until it is published, then its reader until it is released.
 #[derive(Debug, Default)]
@@ -237,9 +225,9 @@ impl LocalLink {
 
     /// The slot of the next message to send.
     fn free_slot(&self) -> Result<Option<&Slot>> {
-        match self.writer.room(&self.theirs().released.0) {
+        match self.writer.room(&self.theirs().released) {
             Ok(Some(slot)) => Ok(Some(&self.mine().slots[slot])),
-            Ok(None) => self.theirs().presence.0.check().map(|()| None),
+            Ok(None) => self.theirs().presence.check().map(|()| None),
             Err(Forged) => unreachable!("this process wrote it"),
         }
     }
@@ -281,7 +269,7 @@ impl LocalLink {
         let payload = match posted.lent.as_slice() {
             [] => slot.room.view(posted.len),
             _ if !slot.lease.open() => {
-                self.theirs().presence.0.check()?;
+                self.theirs().presence.check()?;
                 unreachable!("only a rank that leaves takes back what it lent")
             }
             [piece] => *piece,
@@ -338,7 +326,7 @@ impl Link for LocalLink {
     fn peek(&self) -> Result<Option<Message<'_>>> {
         let Some(slot) = self.full_slot() else {
             // What it sent before it left counts; so look again after the news.
-            return match self.theirs().presence.0.check() {
+            return match self.theirs().presence.check() {
                 Err(lost) if self.full_slot().is_none() => Err(lost),
                 _ => Ok(None),
             };
@@ -361,7 +349,7 @@ impl Link for LocalLink {
         let slot = self.full_slot().ok_or_else(|| Error::usage("release without peek"))?;
         self.open.set(None);
         slot.lease.close();
-        self.reader.release(&self.mine().released.0);
+        self.reader.release(&self.mine().released);
         self.ring();
         Ok(())
     }
@@ -378,14 +366,14 @@ impl Link for LocalLink {
         if self.mine().slots.iter().all(|slot| slot.lease.is_free()) {
             return Ok(true);
         }
-        if self.mine().presence.0.here() {
-            self.theirs().presence.0.check()?;
+        if self.mine().presence.here() {
+            self.theirs().presence.check()?;
         }
         Ok(false)
     }
 
     fn alive(&self) -> Result<()> {
-        self.theirs().presence.0.check()
+        self.theirs().presence.check()
     }
 
     fn watch(&self) -> Option<Watch> {
@@ -393,7 +381,7 @@ impl Link for LocalLink {
     }
 
     fn fail(&self) {
-        self.mine().presence.0.fail();
+        self.mine().presence.fail();
         self.end();
     }
 }
@@ -413,7 +401,7 @@ impl LocalLink {
 
 impl Drop for LocalLink {
     fn drop(&mut self) {
-        self.mine().presence.0.leave();
+        self.mine().presence.leave();
         self.end();
     }
 }

@@ -6,6 +6,7 @@
 mod fifo;
 pub mod local;
 mod presence;
+pub mod shm;
 
 use std::sync::Arc;
 
