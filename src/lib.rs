@@ -9,6 +9,7 @@ pub mod kernel;
 pub mod memory;
 pub mod op;
 pub mod plan;
+mod sys;
 pub mod topology;
 pub mod transport;
 
