@@ -85,6 +85,11 @@ impl Links {
         places.iter().try_for_each(|&at| self.at(at).alive().map_err(|error| self.blame(at, error)))
     }
 
+    /// Whether nothing that any link lent is still being read; a broken link reads nothing.
+    pub fn at_rest(&self) -> bool {
+        self.open.iter().all(|(_, link)| link.settled().unwrap_or(true))
+    }
+
     /// Tells every peer that this side is done.
     pub fn fail(&self) {
         self.open.iter().for_each(|(_, link)| link.fail());
