@@ -10,6 +10,7 @@ mod few;
 mod fuse;
 mod id;
 mod show;
+mod simulate;
 mod step;
 
 pub use build::{Builder, LaneBuilder};
@@ -17,4 +18,5 @@ pub use collective::{Collective, CollectiveKind, Layout};
 pub use few::Few;
 pub use fuse::fuse;
 pub use id::plan_id;
+pub use simulate::{Proof, Refusal, prove};
 pub use step::{Lane, Memory, Plan, Source, Span, Step, from, input, output, scratch};
