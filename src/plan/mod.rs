@@ -18,5 +18,5 @@ pub use collective::{Collective, CollectiveKind, Layout};
 pub use few::Few;
 pub use fuse::fuse;
 pub use id::plan_id;
-pub use simulate::{Proof, Refusal, prove};
+pub use simulate::{CREDIT, Proof, Refusal, prove};
 pub use step::{Lane, Memory, Plan, Source, Span, Step, from, input, output, scratch};

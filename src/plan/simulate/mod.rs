@@ -1,9 +1,11 @@
 //! Proves the plans of all ranks together, by running them.
 //!
 //! A lane runs its steps in order and names each message's sender, so the result is the same whatever
-//! the timing (a Kahn process network): one run settles all. That run is made at credit 1, over three
-//! rounds, in place and not, with even and uneven blocks, and follows by vector clocks what happens
-//! before what. Proved is, for every rank:
+//! the timing (a Kahn process network): one run settles all. It is made at the least credit that does,
+//! over three rounds, in place and not, with even and uneven blocks, and follows by vector clocks what
+//! happens before what. Credit 1 does for most plans. In a fused ring each rank must give a message
+//! away to take one, so that it stands still when all links are full: it needs credit 2, which every
+//! link has ([`CREDIT`]). Proved is, for every rank:
 //!
 //! - each result has each contribution exactly once and was finished exactly once;
 //! - nobody waits forever, and no message or token is left over;
@@ -29,11 +31,13 @@ pub use refusal::Refusal;
 
 use self::memory::Lengths;
 use self::net::Net;
-use self::run::{Mode, Run};
+use self::run::{Mode, Ordered, Outcome, Run};
 use super::collective::{Collective, CollectiveKind};
 use super::id::plan_id;
 use super::step::Plan;
 
+/// Messages that may wait on every link, at the least; what runs with fewer runs with more.
+pub const CREDIT: u8 = 2;
 /// Rounds of a run: one that begins, one that finds scratch used, one more for what needs two to show.
 const ROUNDS: u32 = 3;
 /// Steps of all ranks up to which every mode is run.
@@ -51,10 +55,12 @@ pub struct Proof {
     pub steps: u64,
     /// Messages per round, of all ranks.
     pub messages: u64,
-    /// Directed streams: at credit 1, the most messages that can be in flight.
+    /// Directed streams between ranks; `links` times `credit` messages can be in flight.
     pub links: usize,
     /// The longest chain of messages in one round.
     pub hops: u32,
+    /// The credit of its links at which it runs.
+    pub credit: u8,
     /// Whether every result is the left fold of the contributions in rank order.
     pub rank_order: bool,
     /// Whether sources may be lent.
@@ -87,19 +93,20 @@ pub fn prove(collective: Collective, plans: &[Plan]) -> Result<Proof, Box<Refusa
         messages: net.messages,
         links: net.links.len(),
         hops: 0,
+        credit: 1,
         rank_order: true,
-        lends: plans.iter().all(|plan| plan.lends) && modes[0].ordered,
+        lends: plans.iter().all(|plan| plan.lends) && modes[0].ordered == Ordered::Yes,
         rounds: modes[0].rounds,
         in_place: modes.iter().any(|mode| mode.in_place),
         uneven: modes.iter().any(|mode| matches!(mode.lengths, Lengths::Uneven(_))),
-        ordered: modes[0].ordered,
+        ordered: modes[0].ordered != Ordered::No,
         id: plan_id(plans.iter().map(Plan::fingerprint)),
     };
     for mode in modes {
-        let outcome = Run::new(collective, plans, net.clone(), mode).run().map_err(|mut refusal| {
-            refusal.mode = mode.to_string();
-            refusal
-        })?;
+        let outcome = at_least_credit(&mut proof.credit, |credit| {
+            Run::new(collective, plans, net.clone(), Mode { credit, ..mode }).run()
+        });
+        let outcome = outcome.map_err(|refusal| Box::new(Refusal { mode: mode.to_string(), ..*refusal }))?;
         proof.hops = proof.hops.max(outcome.hops);
         proof.rank_order &= outcome.rank_order;
     }
@@ -107,13 +114,34 @@ pub fn prove(collective: Collective, plans: &[Plan]) -> Result<Proof, Box<Refusa
     Ok(proof)
 }
 
+/// Runs at `credit`, and at more of it as long as that is to blame and there is more.
+fn at_least_credit(
+    credit: &mut u8,
+    run: impl Fn(u8) -> Result<Outcome, Box<Refusal>>,
+) -> Result<Outcome, Box<Refusal>> {
+    loop {
+        match run(*credit) {
+            Err(refusal) if refusal.stuck && *credit < CREDIT => *credit += 1,
+            result => return result,
+        }
+    }
+}
+
 /// Under which circumstances to run.
 fn modes(collective: Collective, plans: &[Plan], net: &Net, steps: u64) -> Vec<Mode> {
     let lanes = net.lanes.len() as u64;
-    let ordered = net.messages * u64::from(ROUNDS) * lanes <= CLOCK_WORK
+    // A rank with one lane and nothing lent cannot conflict with anybody.
+    let needed = collective.kind == CollectiveKind::Barrier
+        || plans.iter().any(|plan| plan.lends || plan.lanes.len() > 1);
+    let affordable = net.messages * u64::from(ROUNDS) * lanes <= CLOCK_WORK
         && net.links.len() as u64 * lanes <= CLOCK_WORDS
         && plans.len() as u64 * u64::from(plans[0].blocks) <= CLOCK_WORDS >> 4;
-    let plain = Mode { in_place: false, rounds: ROUNDS, lengths: Lengths::Even, ordered };
+    let ordered = match (needed, affordable) {
+        (false, _) => Ordered::Idle,
+        (true, true) => Ordered::Yes,
+        (true, false) => Ordered::No,
+    };
+    let plain = Mode { credit: 1, in_place: false, rounds: ROUNDS, lengths: Lengths::Even, ordered };
     if collective.kind == CollectiveKind::Barrier {
         return vec![Mode { rounds: 1, lengths: Lengths::Nothing, ..plain }];
     }
@@ -145,9 +173,12 @@ impl fmt::Display for Mode {
 impl fmt::Display for Proof {
     /// `id 0123456789abcdef: 56 steps, 48 messages in 6 hops over 8 links; rank order no, lends yes; ...`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { steps, messages, hops, links, rounds, id, .. } = self;
+        let Self { steps, messages, hops, links, credit, rounds, id, .. } = self;
         let yes = |holds| if holds { "yes" } else { "no" };
-        write!(f, "id {id:016x}: {steps} steps, {messages} messages in {hops} hops over {links} links; ")?;
+        write!(
+            f,
+            "id {id:016x}: {steps} steps, {messages} messages in {hops} hops over {links} links, credit {credit}; "
+        )?;
         write!(f, "rank order {}, lends {}; ", yes(self.rank_order), yes(self.lends))?;
         write!(f, "{rounds} round{}", if *rounds == 1 { "" } else { "s" })?;
         for (proved, what) in [

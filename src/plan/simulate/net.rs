@@ -1,19 +1,14 @@
 //! The lanes and links of a proof: who sends to whom on which channel.
 
+use super::CREDIT;
 use super::refusal::Refusal;
 use super::value::Value;
 use crate::plan::step::{Plan, Source, Span, Step, input};
 use crate::topology::Channel;
 
-/// One direction of a link, with credit for one message.
+/// A message on its way.
 #[derive(Clone, Debug)]
-pub(super) struct Link {
-    /// The lane that sends.
-    pub(super) producer: u32,
-    /// The lane that receives.
-    pub(super) consumer: u32,
-    /// Whether a message waits.
-    pub(super) full: bool,
+pub(super) struct Message {
     /// The blocks that it holds.
     pub(super) extent: Span,
     /// Its value where it is one block.
@@ -22,6 +17,41 @@ pub(super) struct Link {
     pub(super) values: Vec<Value>,
     /// The length of the longest chain of messages that ends with it.
     pub(super) hops: u32,
+}
+
+/// One direction of a link.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    /// The lane that sends.
+    pub(super) producer: u32,
+    /// The lane that receives.
+    pub(super) consumer: u32,
+    /// How many messages wait, the first of them in slot `head`.
+    pub(super) waiting: u8,
+    head: u8,
+    slots: [Message; CREDIT as usize],
+}
+
+impl Link {
+    fn new(producer: u32, consumer: u32) -> Self {
+        let none = Message { extent: input(0), value: Value::UNDEFINED, values: Vec::new(), hops: 0 };
+        Self { producer, consumer, waiting: 0, head: 0, slots: [none.clone(), none] }
+    }
+
+    /// Where to put the next message, for which there is credit.
+    pub(super) fn push(&mut self) -> &mut Message {
+        let slot = (self.head + self.waiting) % CREDIT;
+        self.waiting += 1;
+        &mut self.slots[usize::from(slot)]
+    }
+
+    /// The message that waits first.
+    pub(super) fn pop(&mut self) -> &Message {
+        let slot = self.head;
+        self.head = (self.head + 1) % CREDIT;
+        self.waiting -= 1;
+        &self.slots[usize::from(slot)]
+    }
 }
 
 /// A lane of some rank.
@@ -124,9 +154,7 @@ impl Net {
                     self.blame(plans, sender, |to, _| to.contains(&peer), problem)
                 })?;
                 self.lanes[sender].sends.links[at].1 = number;
-                let (producer, extent) = (sender as u32, input(0));
-                let (value, values) = (Value::UNDEFINED, Vec::new());
-                self.links.push(Link { producer, consumer, full: false, extent, value, values, hops: 0 });
+                self.links.push(Link::new(sender as u32, consumer));
             }
         }
         self.all_paired(plans)?;

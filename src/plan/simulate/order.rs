@@ -2,6 +2,7 @@
 //!
 //! Credit orders nothing here, since a link may have more of it: so what is proved holds at any credit.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::net::Net;
@@ -35,8 +36,8 @@ struct Access {
 #[derive(Debug)]
 pub(super) struct Order {
     clocks: Vec<Clock>,
-    /// For each link, the stamp of the waiting message.
-    stamps: Vec<Option<Stamp>>,
+    /// For each link, the stamps of the waiting messages.
+    stamps: Vec<VecDeque<Stamp>>,
     /// For each link, how many messages were sent.
     sent: Vec<u32>,
     /// For each link, when its consumer took each message, in the consumer's ticks.
@@ -52,7 +53,7 @@ impl Order {
         let links = net.links.len();
         Self {
             clocks: vec![Clock { tick: 0, known: nothing }; net.lanes.len()],
-            stamps: vec![None; links],
+            stamps: vec![VecDeque::new(); links],
             sent: vec![0; links],
             taken: vec![Vec::new(); links],
             access: cells.map(|count| vec![Access::default(); count]).collect(),
@@ -82,13 +83,14 @@ impl Order {
 
     /// `lane` sends over `link`.
     pub(super) fn send(&mut self, lane: usize, link: usize) {
-        self.stamps[link] = Some(self.stamp(lane));
+        let stamp = self.stamp(lane);
+        self.stamps[link].push_back(stamp);
         self.sent[link] += 1;
     }
 
-    /// `lane` takes the message that waits on `link`.
+    /// `lane` takes the message that waits first on `link`.
     pub(super) fn receive(&mut self, lane: usize, link: usize) {
-        if let Some(stamp) = self.stamps[link].take() {
+        if let Some(stamp) = self.stamps[link].pop_front() {
             self.learn(lane, &stamp);
         }
         self.taken[link].push(self.clocks[lane].tick);

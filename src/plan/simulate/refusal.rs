@@ -17,13 +17,15 @@ pub struct Refusal {
     pub problem: String,
     /// Under which circumstances, if only under some.
     pub mode: String,
+    /// Whether the ranks wait for each other or for what never comes.
+    pub stuck: bool,
 }
 
 impl Refusal {
     /// The plan of `rank` as a whole is wrong.
     pub(super) fn plan(rank: usize, problem: impl Into<String>) -> Box<Self> {
         let (printed, mode) = (String::new(), String::new());
-        Box::new(Self { rank, step: None, printed, problem: problem.into(), mode })
+        Box::new(Self { rank, step: None, printed, problem: problem.into(), mode, stuck: false })
     }
 
     /// A step of `rank` is wrong.

@@ -1,4 +1,4 @@
-//! One simulated run of all ranks' plans, at credit 1, under one mode.
+//! One simulated run of all ranks' plans under one mode.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,11 +13,23 @@ use crate::plan::step::{Plan, Source, Span, Step};
 /// The circumstances of a run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mode {
+    /// How many messages may wait on a link.
+    pub(super) credit: u8,
     pub(super) in_place: bool,
     pub(super) rounds: u32,
     pub(super) lengths: Lengths,
-    /// Whether it follows what happens before what: conflicts of lanes, lent sources, barriers.
-    pub(super) ordered: bool,
+    pub(super) ordered: Ordered,
+}
+
+/// Whether a run follows what happens before what: conflicts of lanes, lent sources, barriers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ordered {
+    /// It does.
+    Yes,
+    /// There is nothing that could conflict.
+    Idle,
+    /// It would take too long.
+    No,
 }
 
 /// What a run showed.
@@ -36,6 +48,7 @@ type Token = (u32, Option<Stamp>);
 pub(super) struct Run<'a> {
     collective: Collective,
     plans: &'a [Plan],
+    credit: u8,
     net: Net,
     memories: Memories,
     tokens: BTreeMap<(u32, u32), VecDeque<Token>>,
@@ -57,7 +70,7 @@ enum Attempt {
 impl<'a> Run<'a> {
     pub(super) fn new(collective: Collective, plans: &'a [Plan], net: Net, mode: Mode) -> Self {
         let memories = Memories::new(collective, plans, mode.in_place, mode.rounds, mode.lengths);
-        let order = mode.ordered.then(|| {
+        let order = (mode.ordered == Ordered::Yes).then(|| {
             let watched = |(rank, plan): (usize, &Plan)| match plan.lends || plan.lanes.len() > 1 {
                 true => memories.cells(rank),
                 false => 0,
@@ -68,6 +81,7 @@ impl<'a> Run<'a> {
         Self {
             collective,
             plans,
+            credit: mode.credit,
             memories,
             tokens: BTreeMap::new(),
             order,
@@ -178,10 +192,10 @@ impl<'a> Run<'a> {
         let Net { lanes, links, .. } = &mut self.net;
         let state = &mut lanes[lane];
         let come = sources.iter().all(|source| match *source {
-            Source::From(peer) => links[state.receives.link(peer)].full,
+            Source::From(peer) => links[state.receives.link(peer)].waiting > 0,
             Source::Local(_) => true,
         });
-        come && to.iter().all(|&peer| !links[state.sends.link(peer)].full)
+        come && to.iter().all(|&peer| links[state.sends.link(peer)].waiting < self.credit)
     }
 
     /// Takes the messages and combines the sources, left to right, into `held`.
@@ -226,18 +240,18 @@ impl<'a> Run<'a> {
     fn take(&mut self, lane: usize, peer: u32, extent: Span, first: bool) -> Result<(), String> {
         let state = &mut self.net.lanes[lane];
         let link = &mut self.net.links[state.receives.link(peer)];
-        let came = link.extent;
+        let producer = link.producer;
+        let message = link.pop();
+        let came = message.extent;
         let same = (came.first, came.count, came.run) == (extent.first, extent.count, extent.run);
         if !same && (self.collective.kind != CollectiveKind::AllToAll || came.count != extent.count) {
             return Err(format!("rank {peer} sends {came}, which is not {extent}"));
         }
-        state.hops = state.hops.max(link.hops);
-        link.full = false;
-        let values = if came.count == 1 { std::slice::from_ref(&link.value) } else { &link.values };
+        state.hops = state.hops.max(message.hops);
+        let values = if came.count == 1 { std::slice::from_ref(&message.value) } else { &message.values };
         for (index, value) in values.iter().enumerate() {
             hold(&mut self.held, first, index, *value)?;
         }
-        let producer = link.producer;
         self.wake(producer);
         Ok(())
     }
@@ -299,11 +313,12 @@ impl<'a> Run<'a> {
             let state = &mut self.net.lanes[lane];
             let (number, hops) = (state.sends.link(peer), state.hops + 1);
             let link = &mut self.net.links[number];
-            (link.full, link.extent, link.hops) = (true, extent, hops);
+            let message = link.push();
+            (message.extent, message.hops) = (extent, hops);
             if extent.count == 1 {
-                link.value = self.held[0];
+                message.value = self.held[0];
             } else {
-                link.values.clone_from(&self.held);
+                message.values.clone_from(&self.held);
             }
             if let Some(order) = &mut self.order {
                 order.send(lane, number);
@@ -340,7 +355,8 @@ impl<'a> Run<'a> {
                 [theirs.step as usize];
             format!("it waits forever for {why}, which stands at step {} ({step})", theirs.step)
         };
-        Err(Refusal::step(self.plans, rank as usize, index.into(), step as usize, problem))
+        let refusal = Refusal::step(self.plans, rank as usize, index.into(), step as usize, problem);
+        Err(Box::new(Refusal { stuck: true, ..*refusal }))
     }
 
     fn is_done(&self, lane: usize) -> bool {
@@ -359,13 +375,13 @@ impl<'a> Run<'a> {
                 for source in sources {
                     let Source::From(peer) = *source else { continue };
                     let link = &links[state.receives.link(peer)];
-                    if !link.full {
+                    if link.waiting == 0 {
                         return (format!("a message from rank {peer}"), link.producer as usize);
                     }
                 }
                 for &peer in to {
                     let link = &links[state.sends.link(peer)];
-                    if link.full {
+                    if link.waiting == self.credit {
                         return (format!("credit from rank {peer}"), link.consumer as usize);
                     }
                 }
@@ -379,7 +395,7 @@ impl<'a> Run<'a> {
     }
 
     fn nothing_is_left(&self) -> Result<(), Box<Refusal>> {
-        if let Some(link) = self.net.links.iter().find(|link| link.full) {
+        if let Some(link) = self.net.links.iter().find(|link| link.waiting > 0) {
             let peer = self.net.lanes[link.consumer as usize].rank;
             let problem = format!("its message to rank {peer} is never received");
             return Err(self.net.blame(
