@@ -1,4 +1,5 @@
-//! What a step costs to write, to fuse and to prove: `cargo bench --bench plans [RANKS]`.
+//! What a step costs to write, to fuse and to prove: `cargo bench --bench plans -- [RANKS] [NAMES...]`,
+//! where names pick algorithms and collectives.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -8,13 +9,25 @@ use kolo::plan::{CollectiveKind, Plan, fuse, prove};
 use kolo::topology::Topology;
 
 fn main() {
-    let ranks = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(256);
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let ranks = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(256);
+    let names: Vec<_> = arguments.iter().filter(|argument| argument.parse::<usize>().is_err()).collect();
+    let picked = |name: &str, known: &dyn Fn(&str) -> bool| {
+        let mut asked = names.iter().filter(|asked| known(asked)).peekable();
+        asked.peek().is_none() || asked.any(|asked| *asked == name)
+    };
+    let is_kind = |name: &str| name.parse::<CollectiveKind>().is_ok();
+    let is_algorithm = |name: &str| algorithm::find(name).is_ok();
     println!(
         "{:>9} {:>14} {:>6} {:>10}   ns per simple step: write, fuse; per fused step: prove",
         "", "", "ranks", "steps"
     );
-    for algorithm in algorithm::ALL {
-        for kind in CollectiveKind::ALL.into_iter().filter(|&kind| algorithm.does(kind)) {
+    for algorithm in algorithm::ALL.iter().filter(|algorithm| picked(algorithm.name(), &is_algorithm)) {
+        for kind in CollectiveKind::ALL {
+            if !algorithm.does(kind) || !picked(kind.name(), &is_kind) {
+                continue;
+            }
             let (collective, topology) = (kind.at(0), Topology::one_host(ranks));
             let count = |plan: &Plan| plan.lanes.iter().map(|lane| lane.steps.len()).sum::<usize>();
             let (mut written, mut write_ns, mut fuse_ns) = (0, 0, 0);
@@ -40,8 +53,9 @@ fn main() {
                 algorithm.name(),
                 kind.name()
             );
-            if let Err(refusal) = proof {
-                println!("          refused: {refusal}");
+            match proof {
+                Ok(proof) => println!("          {proof}"),
+                Err(refusal) => println!("          refused: {refusal}"),
             }
         }
     }

@@ -40,8 +40,9 @@ use super::step::Plan;
 pub const CREDIT: u8 = 2;
 /// Rounds of a run: one that begins, one that finds scratch used, one more for what needs two to show.
 const ROUNDS: u32 = 3;
-/// Steps of all ranks up to which every mode is run.
+/// Steps of all ranks up to which every mode is run, and up to which more than one round is.
 const ALL_MODES: u64 = 4 << 20;
+const ALL_ROUNDS: u64 = 16 << 20;
 /// Words of vector clocks that may be compared in a run, and kept on links.
 const CLOCK_WORK: u64 = 1 << 31;
 const CLOCK_WORDS: u64 = 1 << 28;
@@ -146,7 +147,7 @@ fn modes(collective: Collective, plans: &[Plan], net: &Net, steps: u64) -> Vec<M
         return vec![Mode { rounds: 1, lengths: Lengths::Nothing, ..plain }];
     }
     if steps > ALL_MODES {
-        return vec![plain];
+        return vec![Mode { rounds: if steps > ALL_ROUNDS { 1 } else { ROUNDS }, ..plain }];
     }
     let all_to_all = collective.kind == CollectiveKind::AllToAll;
     let mut lengths = vec![Lengths::Even];
