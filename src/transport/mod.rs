@@ -11,7 +11,7 @@ pub mod shm;
 use std::sync::Arc;
 
 use crate::bootstrap::{Door, Node};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::health::Deadline;
 use crate::memory::{Bell, View};
 use crate::topology::{Channel, Cost};
@@ -140,4 +140,16 @@ pub struct Meeting<'a> {
     pub bell: &'a Arc<Bell>,
     /// When to give up.
     pub deadline: Deadline,
+}
+
+/// A message that no slot holds.
+#[cold]
+fn too_long(len: usize, slot: usize) -> Error {
+    Error::usage(format!("a message of {len} bytes; a slot holds {slot}"))
+}
+
+/// A [`Link::commit`] without its [`Link::reserve`].
+#[cold]
+fn not_reserved(len: usize) -> Error {
+    Error::usage(format!("commit of {len} bytes that were not reserved"))
 }

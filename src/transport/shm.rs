@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fifo::{Apart, CREDIT, Forged, Reader, SLOT, Writer};
 use super::presence::Presence;
-use super::{Limits, Link, Message, Tag, Watch};
+use super::{Limits, Link, Message, Tag, Watch, not_reserved, too_long};
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
 use crate::memory::{Bell, Ringer, Shareable, Shared, View};
@@ -217,7 +217,7 @@ impl Link for ShmLink {
     fn reserve(&self, len: usize) -> Result<Option<View<'_>>> {
         let Some(slot) = self.free_slot()? else { return Ok(None) };
         let Some(place) = self.outgoing(slot).place(len as u64) else {
-            return Err(Error::usage(format!("a message of {len} bytes; a slot holds {SLOT}")));
+            return Err(too_long(len, SLOT));
         };
         self.reserved.set(Some(len));
         Ok(Some(place))
@@ -225,9 +225,7 @@ impl Link for ShmLink {
 
     fn commit(&self, len: usize, tag: &Tag) -> Result<()> {
         let free = if self.reserved.take() == Some(len) { self.free_slot()? } else { None };
-        let Some(index) = free else {
-            return Err(Error::usage(format!("commit of {len} bytes that were not reserved")));
-        };
+        let index = free.ok_or_else(|| not_reserved(len))?;
         for (word, value) in self.mine().bodies[index].iter().zip(tag.body) {
             word.store(value, Ordering::Relaxed);
         }
