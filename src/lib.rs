@@ -1,12 +1,14 @@
 //! kolo: collective communication for ranks on any machine.
 
 pub mod bootstrap;
+pub mod config;
 pub mod dtype;
 pub mod error;
 pub mod health;
 pub mod memory;
 pub mod op;
 pub mod plan;
+mod sys;
 pub mod topology;
 pub mod transport;
 
