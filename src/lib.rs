@@ -3,6 +3,7 @@
 pub mod algorithm;
 pub mod bootstrap;
 mod communicator;
+pub mod config;
 pub mod dtype;
 pub mod engine;
 pub mod error;
