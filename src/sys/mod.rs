@@ -1,5 +1,5 @@
-//! The operating system, where no crate reaches it safely.
+//! The world outside: the only floor that calls it.
 
-mod socket;
-
-pub(crate) use socket::{inherited, peer_user};
+pub(crate) mod atomic;
+pub(crate) mod os;
+pub(crate) mod socket;
