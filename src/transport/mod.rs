@@ -3,6 +3,11 @@
 //! A transport knows no collective. It connects two ranks by a [`Link`]: one ordered stream of messages
 //! in each direction, with credit. To add a transport, write one file and one line of [`all`].
 
+mod fifo;
+pub mod local;
+mod presence;
+pub mod shm;
+
 use std::sync::Arc;
 
 use crate::bootstrap::{Door, Node};
@@ -76,16 +81,25 @@ pub trait Link: Send {
     fn release(&self) -> Result<()>;
 
     /// Sends `pieces`, one after the other, as one message without copying them; false while there is
-    /// no credit. They are read until [`Link::settled`].
+    /// no credit. They are read until [`Link::settled`], after [`Link::fail`] too.
     fn lend(&self, pieces: &[View<'_>], tag: &Tag) -> Result<bool>;
 
     /// Whether nothing lent is still being read and nothing committed waits in this process.
+    ///
+    /// After [`Link::fail`] a reader that has begun is all that is waited for; it stops when its own call
+    /// ends, of which it has been told. No call may return while its buffers are lent.
     fn settled(&self) -> Result<bool>;
+
+    /// An error where the peer takes no more part: it left, failed, or died. Costs a system call; for a
+    /// rank that has waited a while. What the peer sent and released before is still there: after an error
+    /// look for progress once more, and give up only if there is none.
+    fn alive(&self) -> Result<()>;
 
     /// What else wakes a rank that waits for this link; nothing where the peer rings its bell.
     fn watch(&self) -> Option<Watch>;
 
-    /// Tells the peer that this side is done with the communicator because of an error.
+    /// Tells the peer that this side is done with the communicator because of an error, takes back what
+    /// was lent and not read yet, and gives back the peeked message. Nothing is sent or received after.
     fn fail(&self);
 }
 
