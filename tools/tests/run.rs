@@ -10,7 +10,7 @@ use support::{finish, folder, kolo, lives, run_script, until, written_pids};
 
 #[test]
 fn ranks_learn_their_place() {
-    let script = "echo $KOLO_RANK/$KOLO_SIZE $KOLO_LOCAL_RANK/$KOLO_LOCAL_SIZE ${#KOLO_JOB} ${#KOLO_SECRET} $KOLO_TRANSPORT $EXTRA";
+    let script = "echo $KOLO_RANK/$KOLO_SIZE $KOLO_LOCAL_RANK/$KOLO_LOCAL_SIZE ${#KOLO_JOB} ${#KOLO_SECRET} ${KOLO_RENDEZVOUS%%-*} $KOLO_TRANSPORT $EXTRA";
     let mut command = kolo([
         "run",
         "-n",
@@ -28,7 +28,7 @@ fn ranks_learn_their_place() {
     let (code, out, err) = finish(&mut command);
     let mut lines: Vec<_> = out.lines().collect();
     lines.sort_unstable();
-    let expected = ["0/3 0/3 32 64 tcp a=b", "1/3 1/3 32 64 tcp a=b", "2/3 2/3 32 64 tcp a=b"];
+    let expected = ["0/3 0/3 32 64 @kolo tcp a=b", "1/3 1/3 32 64 @kolo tcp a=b", "2/3 2/3 32 64 @kolo tcp a=b"];
     assert_eq!((code, &lines[..], err.as_str()), (0, &expected[..], ""));
 }
 
@@ -43,7 +43,7 @@ fn only_rank_0_inherits_the_bound_rendezvous() {
     let script = r#"
         name=$(readlink /proc/$$/fd/${KOLO_LISTEN_FD:-none})
         inode=$(echo "$name" | tr -dc 0-9)
-        echo "$KOLO_RANK ${inode:+$(grep " $inode " /proc/net/unix | grep -c "@kolo-$KOLO_JOB")}"
+        echo "$KOLO_RANK ${inode:+$(grep " $inode " /proc/net/unix | grep -c "$KOLO_RENDEZVOUS")}"
         ls -l /proc/$$/fd | grep -c socket: || true"#;
     let (code, out, _) = finish(&mut run_script(2, script));
     let mut lines: Vec<_> = out.lines().map(str::trim_end).collect();

@@ -48,8 +48,8 @@ pub(crate) enum Output {
     Tagged,
     /// Whole lines as they are.
     Plain,
-    /// As `Plain`, but standard error is the launcher's own, so that ranks can draw a progress bar there;
-    /// and a rank that exits with a code has itself said why.
+    /// The launcher's own streams, so that ranks can draw on a terminal; and a rank that exits with a code
+    /// has itself said why.
     Ours,
 }
 
@@ -102,30 +102,35 @@ impl Job {
     }
 
     fn command(&self, rank: usize, job: &str, secret: &str) -> Command {
+        let stream = || if self.output == Output::Ours { Stdio::inherit() } else { Stdio::piped() };
         let mut command = Command::new(&self.program);
         command
             .args(&self.arguments)
             .env_remove("KOLO_LISTEN_FD")
-            .env_remove("KOLO_RENDEZVOUS")
             .env_remove("KOLO_SECRET_FILE")
             .env("KOLO_RANK", rank.to_string())
             .env("KOLO_SIZE", self.ranks.to_string())
             .env("KOLO_LOCAL_RANK", rank.to_string())
             .env("KOLO_LOCAL_SIZE", self.ranks.to_string())
             .env("KOLO_JOB", job)
+            .env("KOLO_RENDEZVOUS", format!("@{}", rendezvous(job)))
             .env("KOLO_SECRET", secret)
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(if rank == 0 { supervise::stdin() } else { Stdio::null() })
-            .stdout(Stdio::piped())
-            .stderr(if self.output == Output::Ours { Stdio::inherit() } else { Stdio::piped() })
+            .stdout(stream())
+            .stderr(stream())
             .kill_on_drop(true);
         command
     }
 }
 
-/// The socket at which the job's ranks meet: abstract, so that it dies with the job.
+/// The name of the socket at which the job's ranks meet: abstract, so that it dies with the job.
+fn rendezvous(job: &str) -> String {
+    format!("kolo-{job}")
+}
+
 fn bind(job: &str) -> Result<OwnedFd> {
-    let address = SocketAddr::from_abstract_name(format!("kolo-{job}"))?;
+    let address = SocketAddr::from_abstract_name(rendezvous(job))?;
     let listener = UnixListener::bind_addr(&address).context("cannot bind the job's rendezvous")?;
     Ok(listener.into())
 }

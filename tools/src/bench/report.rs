@@ -1,0 +1,162 @@
+//! The results: nccl-tests' table, and JSON.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::options::Settings;
+
+/// Everything that was measured, as `--json` writes it.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    /// The version of this form.
+    pub(crate) format: u32,
+    pub(crate) kolo: &'static str,
+    pub(crate) collective: &'static str,
+    pub(crate) dtype: &'static str,
+    /// `None` where nothing is combined.
+    pub(crate) op: Option<&'static str>,
+    /// `None` where there is no root.
+    pub(crate) root: Option<usize>,
+    pub(crate) uneven: bool,
+    pub(crate) ranks: usize,
+    /// `None`: whichever reached.
+    pub(crate) transport: Option<String>,
+    /// Nanoseconds for a cache line to go to another core and back.
+    pub(crate) line_round_trip_ns: Option<f64>,
+    /// Cores that others kept busy during the run.
+    pub(crate) foreign_cores: Option<f64>,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// One size.
+#[derive(Clone, Serialize)]
+pub(crate) struct Row {
+    /// Of a rank's longer buffer.
+    pub(crate) bytes: usize,
+    /// Elements of the vector, or of one rank's block.
+    pub(crate) count: usize,
+    /// What was walked; `None` where it was a message.
+    pub(crate) plan: Option<Plan>,
+    pub(crate) out_of_place: Option<Timing>,
+    pub(crate) in_place: Option<Timing>,
+}
+
+/// What was walked.
+#[derive(Clone, Serialize)]
+pub(crate) struct Plan {
+    pub(crate) algorithm: String,
+    /// As `kolo plan prove` prints it.
+    pub(crate) id: String,
+    pub(crate) predicted_us: f64,
+}
+
+/// What one size took.
+#[derive(Clone, Copy, Serialize)]
+pub(crate) struct Timing {
+    pub(crate) time_us: f64,
+    pub(crate) algbw_gbps: f64,
+    pub(crate) busbw_gbps: f64,
+    /// Elements, of all ranks; `None` where nothing was compared.
+    pub(crate) wrong: Option<u64>,
+}
+
+impl Report {
+    pub(crate) fn new(settings: &Settings, ranks: usize) -> Self {
+        let operation = settings.operation;
+        Self {
+            format: 1,
+            kolo: env!("CARGO_PKG_VERSION"),
+            collective: operation.name(),
+            dtype: settings.dtype.name(),
+            op: settings.op.map(kolo::op::OpKind::name),
+            root: operation.rooted().then_some(settings.root),
+            uneven: settings.uneven,
+            ranks,
+            transport: settings.transport.clone(),
+            line_round_trip_ns: None,
+            foreign_cores: None,
+            rows: Vec::new(),
+        }
+    }
+
+    /// Prints what stands above the rows.
+    pub(crate) fn print_head(&self, out: &mut impl Write) -> io::Result<()> {
+        let Self { collective, ranks, .. } = self;
+        let transport = self.transport.as_deref().unwrap_or("whatever transport reaches");
+        let blocks = if self.uneven { ", blocks of different lengths" } else { "" };
+        writeln!(out, "# kolo bench {collective}: {ranks} ranks over {transport}{blocks}")?;
+        if let Some(ns) = self.line_round_trip_ns {
+            writeln!(out, "# a cache line goes to another core and back in {ns:.0} ns")?;
+        }
+        let group = "time    algbw    busbw   #wrong";
+        writeln!(out, "#\n#{:>47} {:^33} {:^33}", "", "out-of-place", "in-place")?;
+        writeln!(
+            out,
+            "#{:>11} {:>12} {:>8} {:>7} {:>5} {group:>33} {group:>33}   algorithm, plan, predicted",
+            "size", "count", "type", "redop", "root"
+        )?;
+        let units = "(us)   (GB/s)   (GB/s)         ";
+        writeln!(out, "#{:>11} {:>12} {:>22} {units:>33} {units:>33}   (us)", "(B)", "(elements)", "")
+    }
+
+    /// Prints one row.
+    pub(crate) fn print_row(&self, row: &Row, out: &mut impl Write) -> io::Result<()> {
+        let root = self.root.map_or("-1".to_owned(), |root| root.to_string());
+        let plan = row.plan.as_ref().map_or("-".to_owned(), |plan| {
+            format!("{} {} {}", plan.algorithm, plan.id, decimals(plan.predicted_us))
+        });
+        writeln!(
+            out,
+            " {:>11} {:>12} {:>8} {:>7} {root:>5} {:>33} {:>33}   {plan}",
+            row.bytes,
+            row.count,
+            self.dtype,
+            self.op.unwrap_or("none"),
+            columns(row.out_of_place),
+            columns(row.in_place),
+        )
+    }
+
+    /// Prints what stands below the rows.
+    pub(crate) fn print_foot(&self, out: &mut impl Write) -> io::Result<()> {
+        let timings = self.rows.iter().flat_map(|row| [row.out_of_place, row.in_place]).flatten();
+        let busbw: Vec<f64> = timings.clone().map(|timing| timing.busbw_gbps).collect();
+        let checked = timings.clone().any(|timing| timing.wrong.is_some());
+        writeln!(out, "# average bus bandwidth: {:.3} GB/s", busbw.iter().sum::<f64>() / busbw.len().max(1) as f64)?;
+        if checked {
+            writeln!(out, "# wrong elements: {}", timings.filter_map(|timing| timing.wrong).sum::<u64>())?;
+        }
+        match self.foreign_cores {
+            Some(cores) => writeln!(out, "# others kept {cores:.2} cores busy meanwhile"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn columns(timing: Option<Timing>) -> String {
+    let Some(timing) = timing else { return format!("{:>9} {:>8} {:>8} {:>6}", "-", "-", "-", "-") };
+    let wrong = timing.wrong.map_or("N/A".to_owned(), |wrong| wrong.to_string());
+    let Timing { time_us, algbw_gbps, busbw_gbps, .. } = timing;
+    format!("{:>9} {algbw_gbps:>8.2} {busbw_gbps:>8.2} {wrong:>6}", decimals(time_us))
+}
+
+/// Three digits that mean something, or all before the point.
+fn decimals(value: f64) -> String {
+    match value {
+        0.0..10.0 => format!("{value:.2}"),
+        10.0..100.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_three_digits() {
+        let shown: Vec<_> = [0.0, 1.234, 12.34, 123.4, 1234.5].map(decimals).into();
+        assert_eq!(shown, ["0.00", "1.23", "12.3", "123", "1234"]);
+    }
+}
