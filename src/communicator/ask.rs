@@ -61,11 +61,21 @@ impl Ask {
             Vectors::Whole(count) => Shape::Whole(*count),
             Vectors::Even { each, only_input, only_output } => {
                 let counts = Counts::Even(*each);
-                Shape::Ranked { input: counts, output: counts, only_input: *only_input, only_output: *only_output }
+                Shape::Ranked {
+                    input: counts,
+                    output: counts,
+                    only_input: *only_input,
+                    only_output: *only_output,
+                }
             }
             Vectors::Uneven { ends, only_input, only_output } => {
                 let counts = Counts::Ends(ends);
-                Shape::Ranked { input: counts, output: counts, only_input: *only_input, only_output: *only_output }
+                Shape::Ranked {
+                    input: counts,
+                    output: counts,
+                    only_input: *only_input,
+                    only_output: *only_output,
+                }
             }
             Vectors::Edges { input, output } => {
                 let ((input, only_input), (output, only_output)) = (input.counts(), output.counts());
@@ -181,7 +191,12 @@ impl Ask {
         Ok(Self::collective::<T>(CollectiveKind::Gather, root, vectors))
     }
 
-    pub(crate) fn scatter<T: Element>(place: Place, input: usize, output: usize, root: usize) -> Result<Self> {
+    pub(crate) fn scatter<T: Element>(
+        place: Place,
+        input: usize,
+        output: usize,
+        root: usize,
+    ) -> Result<Self> {
         check_rank("root", root, place.size)?;
         if place.rank == root {
             per_rank("scatter", "input", input, "output", output, place.size)?;
@@ -353,8 +368,9 @@ fn ends(call: &str, side: &str, len: usize, counts: &[usize], size: usize) -> Re
 fn check_rank(what: &str, rank: usize, size: usize) -> Result<()> {
     match rank < size {
         true => Ok(()),
-        false => {
-            Err(Error::usage(format!("{what} {rank} is not a rank: this communicator has ranks 0 to {}", size - 1)))
-        }
+        false => Err(Error::usage(format!(
+            "{what} {rank} is not a rank: this communicator has ranks 0 to {}",
+            size - 1
+        ))),
     }
 }

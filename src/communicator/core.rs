@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::ask::Ask;
-use super::choice::{Choice, Settings};
+use super::choice::{Choice, Explanation, Needs, Settings};
 use super::context::Context;
 use crate::algorithm;
 use crate::engine::{Engine, Request, Ride, Route, Routine, Signature, Wait, Walk, mix};
 use crate::error::{Error, Result};
 use crate::health::Deadline;
 use crate::memory::{Bell, Scratch, View};
-use crate::plan::{Plan, fuse};
+use crate::plan::{CollectiveKind, Plan};
 use crate::topology::Topology;
 
 /// The ranks of a communicator.
@@ -58,11 +58,26 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(context: Arc<Context>, group: Group, settings: Settings, abort: Arc<AtomicBool>) -> Result<Self> {
+    pub(super) fn new(
+        context: Arc<Context>,
+        group: Group,
+        settings: Settings,
+        abort: Arc<AtomicBool>,
+    ) -> Result<Self> {
         let patience = context.patience();
         let engine = Engine::new(Bell::new()?, context.slot(), patience, abort);
         let choice = Choice::default();
-        Ok(Self { context, group, engine, choice, routes: Vec::new(), sequence: 0, failed: None, prescaled: Scratch::default(), settings })
+        Ok(Self {
+            context,
+            group,
+            engine,
+            choice,
+            routes: Vec::new(),
+            sequence: 0,
+            failed: None,
+            prescaled: Scratch::default(),
+            settings,
+        })
     }
 
     pub(super) fn group(&self) -> &Group {
@@ -96,7 +111,7 @@ impl Core {
             Routine::Collective(kind) => {
                 let bytes = ask.count(size) * ask.dtype.size();
                 let rank_order = ask.reduction.as_ref().is_some_and(|by| !by.reducer.commutes());
-                let needs = super::choice::Needs { bytes, rank_order, edges: ask.edges() };
+                let needs = Needs { bytes, rank_order, edges: ask.edges() };
                 self.choice.pick(kind, needs, &self.settings, &self.group, &self.context)?
             }
             Routine::PointToPoint => 0,
@@ -176,11 +191,26 @@ impl Core {
             Routine::Collective(kind) => {
                 let algorithm = algorithm::ALL[usize::from(wanted.algorithm)];
                 let collective = kind.at(wanted.root as usize);
-                algorithm.plan(collective, *rank, topology).map(fuse).ok_or_else(|| {
-                    Error::usage(format!("{} has no plan for {kind} on {} ranks", algorithm.name(), topology.size()))
+                algorithm.plan(collective, *rank, topology).ok_or_else(|| {
+                    Error::usage(format!(
+                        "{} has no plan for {kind} on {} ranks",
+                        algorithm.name(),
+                        topology.size()
+                    ))
                 })
             }
         }
+    }
+
+    /// What a call would walk.
+    pub(super) fn explain(&mut self, kind: CollectiveKind, bytes: usize) -> Result<Explanation> {
+        let needs = Needs { bytes, rank_order: false, edges: false };
+        let algorithm = self.choice.pick(kind, needs, &self.settings, &self.group, &self.context)?;
+        let wanted =
+            Destination { routine: Routine::Collective(kind), root: 0, algorithm, peers: (None, None) };
+        let fingerprint = self.plan(wanted)?.fingerprint();
+        let algorithm = algorithm::ALL[usize::from(algorithm)].name();
+        Ok(Explanation { algorithm, fingerprint, predicted_ns: 0 })
     }
 
     /// A number that all ranks of this communicator agree on and no other communicator has.

@@ -196,7 +196,12 @@ impl Communicator {
 
     /// Like [`Communicator::all_gather`], with blocks of `counts[r]` elements; `counts` is the same on all
     /// ranks.
-    pub fn all_gather_v<T: Element>(&mut self, input: &[T], output: &mut [T], counts: &[usize]) -> Result<()> {
+    pub fn all_gather_v<T: Element>(
+        &mut self,
+        input: &[T],
+        output: &mut [T],
+        counts: &[usize],
+    ) -> Result<()> {
         let ask = Ask::all_gather_v::<T>(self.place(), input.len(), output.len(), counts)?;
         self.run(&ask, input, output)
     }
@@ -231,7 +236,12 @@ impl Communicator {
     }
 
     /// Like [`Communicator::reduce`]; the root's `data` becomes the result, the others' stay as they are.
-    pub fn reduce_in_place<T: Element>(&mut self, data: &mut [T], op: ReduceOp<T>, root: usize) -> Result<()> {
+    pub fn reduce_in_place<T: Element>(
+        &mut self,
+        data: &mut [T],
+        op: ReduceOp<T>,
+        root: usize,
+    ) -> Result<()> {
         let ask = Ask::reduce(self.place(), data.len(), data.len(), &op, root)?;
         self.run_in_place(&ask, data)
     }
@@ -315,7 +325,13 @@ impl Communicator {
     }
 
     /// Both at once, so that neighbours which exchange cannot block each other.
-    pub fn send_recv<T: Element>(&mut self, data: &[T], to: usize, into: &mut [T], from: usize) -> Result<()> {
+    pub fn send_recv<T: Element>(
+        &mut self,
+        data: &[T],
+        to: usize,
+        into: &mut [T],
+        from: usize,
+    ) -> Result<()> {
         let ask = Ask::message::<T>(self.place(), Some(to), data.len(), Some(from), into.len())?;
         self.run(&ask, data, into)
     }

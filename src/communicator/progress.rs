@@ -186,6 +186,7 @@ impl Runner {
 
     fn finish(&mut self, at: usize, result: Result<()>) {
         let Running { queue, mut core, task, begun, .. } = self.running.swap_remove(at);
+        core.bell().cancel();
         let result = result.map_err(|error| core.fail(error, &begun.signature));
         task.held.finish(result);
         self.running.extend(next(queue, core));
@@ -209,7 +210,7 @@ impl Runner {
         }
         let mut at = 0;
         while at < self.running.len() {
-            self.running[at].core.bell().cancel();
+            self.running[at].core.bell().hush();
             match self.running[at].check_alive() {
                 Ok(()) => at += 1,
                 Err(error) => self.finish(at, Err(error)),

@@ -16,7 +16,11 @@ type Pair<T> = (Buffer<T>, Buffer<T>);
 /// in which they were started; a blocking call waits until they are done.
 impl Communicator {
     /// See [`Communicator::all_reduce_in_place`].
-    pub fn start_all_reduce<T: Element>(&mut self, data: Buffer<T>, op: ReduceOp<T>) -> Result<Work<Buffer<T>>> {
+    pub fn start_all_reduce<T: Element>(
+        &mut self,
+        data: Buffer<T>,
+        op: ReduceOp<T>,
+    ) -> Result<Work<Buffer<T>>> {
         let ask = Ask::all_reduce(self.place(), data.len(), data.len(), &op)?;
         self.start(ask, data)
     }
@@ -45,7 +49,11 @@ impl Communicator {
     }
 
     /// See [`Communicator::all_gather`].
-    pub fn start_all_gather<T: Element>(&mut self, input: Buffer<T>, output: Buffer<T>) -> Result<Work<Pair<T>>> {
+    pub fn start_all_gather<T: Element>(
+        &mut self,
+        input: Buffer<T>,
+        output: Buffer<T>,
+    ) -> Result<Work<Pair<T>>> {
         let ask = Ask::all_gather::<T>(self.place(), input.len(), output.len())?;
         self.start(ask, (input, output))
     }
@@ -126,7 +134,11 @@ impl Communicator {
     }
 
     /// See [`Communicator::all_to_all`].
-    pub fn start_all_to_all<T: Element>(&mut self, input: Buffer<T>, output: Buffer<T>) -> Result<Work<Pair<T>>> {
+    pub fn start_all_to_all<T: Element>(
+        &mut self,
+        input: Buffer<T>,
+        output: Buffer<T>,
+    ) -> Result<Work<Pair<T>>> {
         let ask = Ask::all_to_all::<T>(self.place(), input.len(), output.len())?;
         self.start(ask, (input, output))
     }
@@ -193,10 +205,7 @@ impl Communicator {
     /// })?;
     /// # kolo::Result::Ok(())
     /// ```
-    pub fn scope<'env, R>(
-        &mut self,
-        f: impl FnOnce(&mut Scope<'_, 'env>) -> Result<R>,
-    ) -> Result<R> {
+    pub fn scope<'env, R>(&mut self, f: impl FnOnce(&mut Scope<'_, 'env>) -> Result<R>) -> Result<R> {
         with_loans(|loans| {
             let mut scope = Scope { communicator: self, loans, works: Vec::new() };
             let result = f(&mut scope);

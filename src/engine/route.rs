@@ -92,26 +92,20 @@ impl Route {
 
 fn hop(step: &Step, lends: bool, place: &impl Fn(u32) -> u32) -> Hop {
     match step {
-        Step::Move { sources, finish, into, to } => {
-            let local = sources.iter().find_map(|source| match source {
-                Source::Local(span) => Some(*span),
-                Source::From(_) => None,
-            });
-            Hop::Move {
-                sources: sources
-                    .iter()
-                    .map(|source| match *source {
-                        Source::Local(span) => Operand::Local(span),
-                        Source::From(rank) => Operand::Link(place(rank)),
-                    })
-                    .collect(),
-                finish: *finish,
-                into: *into,
-                to: to.iter().map(|&rank| place(rank)).collect(),
-                span: into.or(local).expect("the prover refuses steps without a span"),
-                lends: lends && into.is_none() && !finish && sources.len() == 1 && to.len() == 1,
-            }
-        }
+        Step::Move { sources, finish, into, to } => Hop::Move {
+            sources: sources
+                .iter()
+                .map(|source| match *source {
+                    Source::Local(span) => Operand::Local(span),
+                    Source::From(rank) => Operand::Link(place(rank)),
+                })
+                .collect(),
+            finish: *finish,
+            into: *into,
+            to: to.iter().map(|&rank| place(rank)).collect(),
+            span: step.extent().expect("the prover refuses steps without a span"),
+            lends: lends && into.is_none() && !finish && sources.len() == 1 && to.len() == 1,
+        },
         Step::Post(lane) => Hop::Post(*lane),
         Step::Join(lane) => Hop::Join(*lane),
     }

@@ -74,7 +74,8 @@ const NO_OP: u8 = u8::MAX;
 impl Signature {
     /// What travels with this call's messages.
     pub fn tag(&self) -> Tag {
-        let codes = [self.routine.code(), self.dtype as u8, self.op.map_or(NO_OP, |op| op as u8), self.algorithm];
+        let codes =
+            [self.routine.code(), self.dtype as u8, self.op.map_or(NO_OP, |op| op as u8), self.algorithm];
         let small = u64::from(u32::from_le_bytes(codes)) << 32 | u64::from(self.root);
         let body = [self.communicator, self.sequence, self.count, small];
         let digest = body.iter().fold(self.counts, |hash, &word| mix(hash, word));
@@ -90,7 +91,9 @@ impl Signature {
             Some(signature) => signature.to_string(),
             None => "something that this version does not know".into(),
         };
-        format!("this rank called {self}, the other {theirs}; all ranks must make the same calls in the same order")
+        format!(
+            "this rank called {self}, the other {theirs}; all ranks must make the same calls in the same order"
+        )
     }
 
     fn decode([communicator, sequence, count, small]: [u64; 4]) -> Option<Self> {

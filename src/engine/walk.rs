@@ -137,7 +137,14 @@ impl Walk {
         Ok(moved)
     }
 
-    fn attempt(&mut self, lane: u8, hop: &Hop, round: usize, links: &Links, call: &Call<'_>) -> Result<Tried> {
+    fn attempt(
+        &mut self,
+        lane: u8,
+        hop: &Hop,
+        round: usize,
+        links: &Links,
+        call: &Call<'_>,
+    ) -> Result<Tried> {
         match hop {
             Hop::Move { sources, finish, into, to, span, lends } => {
                 let step = Moving { sources, finish: *finish, into: *into, to, span: *span, round };

@@ -57,8 +57,8 @@ impl<T: Element> Buffer<T> {
 
     /// Joins two parts that lie side by side, as [`Buffer::split_at`] left them; else gives both back.
     pub fn join(self, right: Self) -> Result<Self, (Self, Self)> {
-        let adjacent = Arc::ptr_eq(&self.storage, &right.storage)
-            && self.start.wrapping_add(self.len) == right.start;
+        let adjacent =
+            Arc::ptr_eq(&self.storage, &right.storage) && self.start.wrapping_add(self.len) == right.start;
         match adjacent {
             true => Ok(Self { len: self.len + right.len, ..self }),
             false => Err((self, right)),

@@ -9,6 +9,7 @@ mod collective;
 mod few;
 mod fuse;
 mod id;
+mod message;
 mod show;
 mod step;
 

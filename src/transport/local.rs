@@ -82,6 +82,10 @@ impl Transport for Local {
         self.hub().map(|_| COST)
     }
 
+    fn slot(&self) -> usize {
+        SLOT
+    }
+
     fn connect(&self, meeting: &Meeting<'_>) -> Result<Box<dyn Link>> {
         let hub = self.hub().map_err(Error::usage)?;
         let Meeting { me, peer, communicator, channel, bell, .. } = *meeting;

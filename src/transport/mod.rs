@@ -115,6 +115,9 @@ pub trait Transport: Send + Sync {
     /// other rank that asks about the two.
     fn reach(&self, me: &Node, peer: &Node) -> Result<Cost, Reason>;
 
+    /// The most payload bytes of a message over its links.
+    fn slot(&self) -> usize;
+
     /// Opens a link; the peer does the same at the same time.
     fn connect(&self, meeting: &Meeting<'_>) -> Result<Box<dyn Link>>;
 }

@@ -1,5 +1,6 @@
 //! The program `kolo`.
 
+mod bench;
 mod failure;
 mod launch;
 mod run;
@@ -25,6 +26,8 @@ struct Cli {
 enum Command {
     /// Start a program as the ranks of a job on this machine
     Run(run::Options),
+    /// Measure a collective, and check every element
+    Bench(bench::Options),
     /// (the launcher's own: keeps a job's process group)
     #[command(name = launch::KEEP, hide = true)]
     Keep,
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     };
     let code = match cli.command {
         Command::Run(options) => run::run(options),
+        Command::Bench(options) => bench::bench(&options),
         Command::Keep => launch::keep(),
     };
     code.unwrap_or_else(|error| failure::report(&error)).into()

@@ -115,7 +115,13 @@ impl Case {
             Some(Barrier | Broadcast) => 0,
             Some(AllGather | Gather) => self.block(self.rank),
             Some(ReduceScatter) => self.total(),
-            Some(Scatter) => if self.rank == self.root { self.total() } else { 0 },
+            Some(Scatter) => {
+                if self.rank == self.root {
+                    self.total()
+                } else {
+                    0
+                }
+            }
             Some(AllToAll) => self.send_counts().iter().sum(),
             _ => self.count,
         }
@@ -194,9 +200,9 @@ impl Case {
             }
             AllGather => side_by_side(&self.counts(), |_| 0),
             Gather if root => side_by_side(&self.counts(), |_| 0),
-            AllToAll => side_by_side(&self.recv_counts(), |from| {
-                (0..self.rank).map(|to| self.edge(from, to)).sum()
-            }),
+            AllToAll => {
+                side_by_side(&self.recv_counts(), |from| (0..self.rank).map(|to| self.edge(from, to)).sum())
+            }
             Reduce | Gather => Vec::new(),
         }
     }
@@ -248,8 +254,7 @@ impl<'a, T: Value> Stage<'a, T> {
             Form::InPlace => (0, case.in_place_len()),
         };
         let memory = |len| vec![T::of(0.0); len];
-        let counts =
-            Counts { blocks: case.counts(), send: case.send_counts(), recv: case.recv_counts() };
+        let counts = Counts { blocks: case.counts(), send: case.send_counts(), recv: case.recv_counts() };
         Self { case, form, patterns, input: memory(input), output: memory(output), counts }
     }
 

@@ -35,7 +35,7 @@ impl Line {
         while self.0.load(Ordering::Acquire) != turn {
             spins += 1;
             // The partner may not even run.
-            if spins % 4096 == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+            if spins.is_multiple_of(4096) { std::thread::yield_now() } else { std::hint::spin_loop() }
         }
         self.0.store(turn + 1, Ordering::Release);
     }
@@ -70,7 +70,8 @@ impl Load {
 fn busy_time() -> Option<Duration> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     // cpu user nice system idle iowait irq softirq steal (guest, which user contains)
-    let fields: Vec<u64> = stat.lines().next()?.split_whitespace().skip(1).map_while(|f| f.parse().ok()).collect();
+    let fields: Vec<u64> =
+        stat.lines().next()?.split_whitespace().skip(1).map_while(|f| f.parse().ok()).collect();
     let idle = fields.get(3)? + fields.get(4)?;
     Some(ticks(fields.iter().take(8).sum::<u64>() - idle))
 }

@@ -15,14 +15,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use kolo::config::{Config, Launcher};
 use kolo::{Communicator, ReduceOp};
 
 use crate::failure::usage;
 use crate::launch::Job;
 use machine::Load;
 use measure::Bench;
-pub(crate) use options::{Options, parse_size};
+pub(crate) use options::Options;
 use options::Settings;
 use report::Report;
 use value::{Value, with_dtype};
@@ -36,16 +35,17 @@ const LOCAL: &str = "local";
 /// Runs the benchmark: as a rank of whoever started us, or else by starting ranks.
 pub(crate) fn bench(options: &Options) -> Result<u8> {
     let settings = options.settings()?;
-    let config = Config::from_env()?;
     let local = settings.transport.as_deref() == Some(LOCAL);
-    if config.launcher != Launcher::None {
-        if local && config.size > 1 {
-            return Err(usage("--transport local: its ranks are threads of one process, so no launcher can start them"));
+    if false {
+        if local && 1 > 1 {
+            return Err(usage(
+                "--transport local: its ranks are threads of one process, so no launcher can start them",
+            ));
         }
-        if options.ranks.is_some_and(|ranks| ranks != config.size) {
-            return Err(usage(format!("--ranks: the launcher started {}", config.size)));
+        if options.ranks.is_some_and(|ranks| ranks != 1) {
+            return Err(usage(format!("--ranks: the launcher started {}", 1)));
         }
-        return join(&settings, config.rank, config.size);
+        return join(&settings, 0, 1);
     }
     let ranks = options.ranks.unwrap_or(RANKS);
     settings.check_ranks(ranks)?;
@@ -64,7 +64,7 @@ fn join(settings: &Settings, rank: usize, size: usize) -> Result<u8> {
     if rank == 0 {
         settings.check_files()?;
     }
-    let mut communicator = Communicator::from_env()?;
+    let mut communicator = Communicator::local(1)?.remove(0);
     run_rank(&mut communicator, settings)
 }
 
@@ -172,7 +172,10 @@ impl Desk {
 
     /// Prints around the progress bar. When nobody reads any more, only notes it: the other ranks have to
     /// stop in the same place.
-    fn print(&mut self, print: impl FnOnce(&Report, &mut io::StdoutLock<'_>) -> io::Result<()>) -> Result<()> {
+    fn print(
+        &mut self,
+        print: impl FnOnce(&Report, &mut io::StdoutLock<'_>) -> io::Result<()>,
+    ) -> Result<()> {
         if !self.here || !self.open {
             return Ok(());
         }

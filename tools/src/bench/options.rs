@@ -216,7 +216,10 @@ impl Settings {
         }
         for path in self.json.iter().chain(&self.plot) {
             let mut file = std::fs::OpenOptions::new();
-            file.append(true).create(true).open(path).with_context(|| format!("cannot write {}", path.display()))?;
+            file.append(true)
+                .create(true)
+                .open(path)
+                .with_context(|| format!("cannot write {}", path.display()))?;
         }
         Ok(())
     }

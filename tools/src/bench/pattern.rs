@@ -179,8 +179,20 @@ fn combine<T: Value>(op: OpKind, a: T, b: T) -> T {
     match op {
         OpKind::Sum | OpKind::PreMul | OpKind::Average => plus(a, b),
         OpKind::Prod => times(a, b),
-        OpKind::Min => if b < a { b } else { a },
-        OpKind::Max => if b > a { b } else { a },
+        OpKind::Min => {
+            if b < a {
+                b
+            } else {
+                a
+            }
+        }
+        OpKind::Max => {
+            if b > a {
+                b
+            } else {
+                a
+            }
+        }
         OpKind::BitAnd => T::from_bits(a.bits() & b.bits()),
         OpKind::BitOr => T::from_bits(a.bits() | b.bits()),
         OpKind::BitXor => T::from_bits(a.bits() ^ b.bits()),
@@ -205,8 +217,7 @@ fn times<T: Value>(a: T, b: T) -> T {
 /// The composition of two permutations of three things, numbered 0 to 5: associative, and `a` after `b`
 /// is not `b` after `a`.
 fn permute<T: Value>(a: T, b: T) -> T {
-    const PERMUTATIONS: [[usize; 3]; 6] =
-        [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    const PERMUTATIONS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
     let [a, b] = [a, b].map(|value| PERMUTATIONS[value.number() as usize % 6]);
     let both = b.map(|i| a[i]);
     T::of(PERMUTATIONS.iter().position(|&permutation| permutation == both).unwrap_or(0) as f64)
@@ -260,7 +271,9 @@ mod tests {
 
     #[test]
     fn sums_are_exact_even_if_all_have_one_sign() {
-        for (dtype, size) in Dtype::ALL.into_iter().flat_map(|dtype| [1, 2, 7, 8, 16, 100].map(|n| (dtype, n))) {
+        for (dtype, size) in
+            Dtype::ALL.into_iter().flat_map(|dtype| [1, 2, 7, 8, 16, 100].map(|n| (dtype, n)))
+        {
             with_dtype!(dtype, T => for i in 0..200 {
                 let sum: i64 = (0..size).map(|rank| small::<T>(size, rank, i).abs()).sum();
                 let balanced: i64 = (0..size).map(|rank| balanced::<T>(size, rank, i)).sum();

@@ -159,7 +159,8 @@ impl Scale {
         let Self { low, high, log } = *self;
         if log {
             // Powers of two or of ten, as many of them apart as it takes.
-            let base = if low >= 1.0 && high / low < 1e12 && low.log2().fract() == 0.0 { 2.0_f64 } else { 10.0 };
+            let base =
+                if low >= 1.0 && high / low < 1e12 && low.log2().fract() == 0.0 { 2.0_f64 } else { 10.0 };
             let first = (low.ln() / base.ln() - 1e-9).ceil() as i32;
             let last = (high.ln() / base.ln() + 1e-9).floor() as i32;
             let step = ((last - first + 1).max(1) as usize).div_ceil(most);

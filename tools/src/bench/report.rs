@@ -123,7 +123,11 @@ impl Report {
         let timings = self.rows.iter().flat_map(|row| [row.out_of_place, row.in_place]).flatten();
         let busbw: Vec<f64> = timings.clone().map(|timing| timing.busbw_gbps).collect();
         let checked = timings.clone().any(|timing| timing.wrong.is_some());
-        writeln!(out, "# average bus bandwidth: {:.3} GB/s", busbw.iter().sum::<f64>() / busbw.len().max(1) as f64)?;
+        writeln!(
+            out,
+            "# average bus bandwidth: {:.3} GB/s",
+            busbw.iter().sum::<f64>() / busbw.len().max(1) as f64
+        )?;
         if checked {
             writeln!(out, "# wrong elements: {}", timings.filter_map(|timing| timing.wrong).sum::<u64>())?;
         }

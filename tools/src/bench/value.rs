@@ -109,7 +109,7 @@ mod tests {
         for dtype in Dtype::ALL {
             with_dtype!(dtype, T => {
                 every_integer_up_to_exact::<T>();
-                for bits in [0, 1, 0x35, 0x7f, 0x80] {
+                for bits in [0_u64, 1, 0x35, 0x7f, 0x80] {
                     assert_eq!(T::from_bits(bits).bits(), bits, "{dtype}");
                 }
             });
