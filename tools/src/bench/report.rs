@@ -89,15 +89,14 @@ impl Report {
         if let Some(ns) = self.line_round_trip_ns {
             writeln!(out, "# a cache line goes to another core and back in {ns:.0} ns")?;
         }
-        let group = "time    algbw    busbw   #wrong";
-        writeln!(out, "#\n#{:>47} {:^33} {:^33}", "", "out-of-place", "in-place")?;
-        writeln!(
-            out,
-            "#{:>11} {:>12} {:>8} {:>7} {:>5} {group:>33} {group:>33}   algorithm, plan, predicted",
-            "size", "count", "type", "redop", "root"
-        )?;
-        let units = "(us)   (GB/s)   (GB/s)         ";
-        writeln!(out, "#{:>11} {:>12} {:>22} {units:>33} {units:>33}   (us)", "(B)", "(elements)", "")
+        let group = |[a, b, c, d]: [&str; 4]| format!("{a:>9} {b:>8} {c:>8} {d:>6}");
+        let (names, units) = (["time", "algbw", "busbw", "#wrong"], ["(us)", "(GB/s)", "(GB/s)", ""]);
+        writeln!(out, "#\n#{:47} {:^34} {:^34}", "", "out-of-place", "in-place")?;
+        let names = group(names);
+        let columns = ["size", "count", "type", "redop", "root"];
+        line(out, '#', columns, [&names, &names], "algorithm, plan, predicted")?;
+        let units = group(units);
+        line(out, '#', ["(B)", "(elements)", "", "", ""], [&units, &units], "(us)")
     }
 
     /// Prints one row.
@@ -106,16 +105,9 @@ impl Report {
         let plan = row.plan.as_ref().map_or("-".to_owned(), |plan| {
             format!("{} {} {}", plan.algorithm, plan.id, decimals(plan.predicted_us))
         });
-        writeln!(
-            out,
-            " {:>11} {:>12} {:>8} {:>7} {root:>5} {:>33} {:>33}   {plan}",
-            row.bytes,
-            row.count,
-            self.dtype,
-            self.op.unwrap_or("none"),
-            columns(row.out_of_place),
-            columns(row.in_place),
-        )
+        let (bytes, count) = (row.bytes.to_string(), row.count.to_string());
+        let columns = [&bytes, &count, self.dtype, self.op.unwrap_or("none"), &root];
+        line(out, ' ', columns, [&timing(row.out_of_place), &timing(row.in_place)], &plan)
     }
 
     /// Prints what stands below the rows.
@@ -138,7 +130,20 @@ impl Report {
     }
 }
 
-fn columns(timing: Option<Timing>) -> String {
+fn line(
+    out: &mut impl Write,
+    mark: char,
+    [size, count, dtype, op, root]: [&str; 5],
+    [out_of_place, in_place]: [&str; 2],
+    plan: &str,
+) -> io::Result<()> {
+    writeln!(
+        out,
+        "{mark}{size:>11} {count:>12} {dtype:>8} {op:>7} {root:>5} {out_of_place:>34} {in_place:>34}   {plan}"
+    )
+}
+
+fn timing(timing: Option<Timing>) -> String {
     let Some(timing) = timing else { return format!("{:>9} {:>8} {:>8} {:>6}", "-", "-", "-", "-") };
     let wrong = timing.wrong.map_or("N/A".to_owned(), |wrong| wrong.to_string());
     let Timing { time_us, algbw_gbps, busbw_gbps, .. } = timing;

@@ -110,7 +110,7 @@ mod tests {
             with_dtype!(dtype, T => {
                 every_integer_up_to_exact::<T>();
                 for bits in [0_u64, 1, 0x35, 0x7f, 0x80] {
-                    assert_eq!(T::from_bits(bits).bits(), bits, "{dtype}");
+                    assert_eq!(<T as Value>::from_bits(bits).bits(), bits, "{dtype}");
                 }
             });
         }
