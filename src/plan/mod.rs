@@ -11,6 +11,7 @@ mod fuse;
 mod id;
 mod message;
 mod show;
+mod simulate;
 mod step;
 
 pub use build::{Builder, LaneBuilder};
@@ -18,4 +19,5 @@ pub use collective::{Collective, CollectiveKind, Layout};
 pub use few::Few;
 pub use fuse::fuse;
 pub use id::plan_id;
+pub use simulate::{CREDIT, Proof, Refusal, prove};
 pub use step::{Lane, Memory, Plan, Source, Span, Step, from, input, output, scratch};

@@ -71,10 +71,10 @@ impl Span {
 
     /// Its blocks in the order in which a message holds them; `total` is the plan's number of blocks.
     pub fn blocks(self, total: u32) -> impl Iterator<Item = u32> + Clone {
-        let run = if self.run == 0 { u32::MAX } else { u32::from(self.run) };
         (0..self.count).map(move |i| {
-            let gaps = i / run * run;
-            ((u64::from(self.first) + u64::from(i) + u64::from(gaps)) % u64::from(total)) as u32
+            let gaps = if self.run == 0 { 0 } else { i / u32::from(self.run) * u32::from(self.run) };
+            let block = self.first + i + gaps;
+            if block < total { block } else { block % total }
         })
     }
 

@@ -3,6 +3,7 @@
 mod bench;
 mod failure;
 mod launch;
+mod plan;
 mod run;
 
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ enum Command {
     Run(run::Options),
     /// Measure a collective, and check every element
     Bench(bench::Options),
+    /// Show, prove and price plans
+    Plan(plan::Options),
     /// (the launcher's own: keeps a job's process group)
     #[command(name = launch::KEEP, hide = true)]
     Keep,
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let code = match cli.command {
         Command::Run(options) => run::run(options),
         Command::Bench(options) => bench::bench(&options),
+        Command::Plan(options) => plan::plan(&options),
         Command::Keep => launch::keep(),
     };
     code.unwrap_or_else(|error| failure::report(&error)).into()
