@@ -95,7 +95,9 @@ pub(crate) fn prepare(folder: &Path) -> Result<()> {
 
 /// Where a file is written before it takes its name.
 fn beside(path: &Path) -> PathBuf {
-    path.with_added_extension("partial")
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    name.into()
 }
 
 /// Writes a file so that its name always stands for a whole one.

@@ -190,7 +190,7 @@ mod tests {
         folder.write("out/CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55");
         folder.write("out/cached.txt", b"built");
         folder.write("empty.txt", b"");
-        assert_eq!(read_all(&[folder.0.clone()], 8).unwrap(), b"\0first\0second");
+        assert_eq!(read_all(std::slice::from_ref(&folder.0), 8).unwrap(), b"\0first\0second");
         // A folder named outright is read, whatever its name.
         assert_eq!(read_all(&[folder.0.join("target")], 4).unwrap(), b"\0built");
     }

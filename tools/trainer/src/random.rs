@@ -43,12 +43,12 @@ impl Stream {
     /// The `index`-th of 64 random bits.
     pub(crate) fn bits(self, index: u64) -> u64 {
         let words = self.words(index);
-        u64::from(words[0]) << 32 | u64::from(words[1])
+        (u64::from(words[0]) << 32) | u64::from(words[1])
     }
 
     /// The `index`-th number below `bound`.
     pub(crate) fn below(self, index: u64, bound: u64) -> u64 {
-        (u128::from(self.bits(index)) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.bits(index)) * u128::from(bound)) >> 64) as u64
     }
 
     /// The `index`-th number in `[0, 1)`.
@@ -63,7 +63,7 @@ impl Stream {
         let unit = |word: u32| (f64::from(word) + 0.5) / (1u64 << 32) as f64; // in (0, 1)
         let radius = (-2.0 * unit(words[pair]).ln()).sqrt();
         let angle = std::f64::consts::TAU * unit(words[pair + 1]);
-        radius * if index % 2 == 0 { angle.cos() } else { angle.sin() }
+        radius * if index.is_multiple_of(2) { angle.cos() } else { angle.sin() }
     }
 }
 

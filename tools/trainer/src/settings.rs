@@ -128,7 +128,7 @@ impl Settings {
             require(count > 0, || format!("{name} must be at least 1"))?;
             require(count <= 1 << 20, || format!("{name} {count} is beyond the limit of {}", 1 << 20))?;
         }
-        require(ranks % (tp * pp) == 0, || {
+        require(ranks.is_multiple_of(tp * pp), || {
             format!(
                 "{ranks} ranks cannot form a mesh of tp {tp} x pp {pp}: ranks must be a multiple of {}",
                 tp * pp
@@ -136,7 +136,9 @@ impl Settings {
         })?;
         let dp = ranks / (tp * pp);
         let divides = |what: &str, whole: usize, by: &str, part: usize| {
-            require(whole % part == 0, || format!("{what} ({whole}) must be a multiple of {by} ({part})"))
+            require(whole.is_multiple_of(part), || {
+                format!("{what} ({whole}) must be a multiple of {by} ({part})")
+            })
         };
         divides("layers", layers, "pp", pp)?;
         divides("width", width, "heads", heads)?;
@@ -145,7 +147,7 @@ impl Settings {
         divides("batch", batch, "dp", dp)?;
         let share = batch / dp;
         let most = if pp == 1 { 1 } else { (2 * pp).min(share) };
-        let fitting = || (1..=most).rev().find(|m| share % m == 0).unwrap_or(1);
+        let fitting = || (1..=most).rev().find(|m| share.is_multiple_of(*m)).unwrap_or(1);
         let microbatches = self.microbatches.unwrap_or_else(fitting);
         divides("a replica's share of the batch", share, "microbatches", microbatches)?;
         self.check_numbers()?;

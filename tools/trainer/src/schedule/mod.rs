@@ -1,5 +1,5 @@
 //! Pipeline schedules as data: a pure function of (stage, stages, microbatches) to the list of actions that
-//! the stage takes in one step. [`verify`] proves a schedule, [`simulate()`] tells its bubble, the trainer
+//! the stage takes in one step. [`verify()`] proves a schedule, [`simulate()`] tells its bubble, the trainer
 //! walks it.
 //!
 //! 1F1B with the backward pass in two halves, three stages and four microbatches; the weight half `w` of a
