@@ -18,22 +18,21 @@
 //! Besides it tells whether every result is the left fold of the contributions in rank order.
 
 mod memory;
-mod net;
 mod order;
-mod refusal;
 mod run;
 mod shape;
+mod slots;
 mod value;
 
 use std::fmt;
 
-pub use refusal::Refusal;
-
 use self::memory::Lengths;
-use self::net::Net;
 use self::run::{Mode, Ordered, Outcome, Run};
+use self::slots::Slots;
 use super::collective::{Collective, CollectiveKind};
 use super::id::plan_id;
+use super::net::Net;
+use super::refusal::Refusal;
 use super::step::Plan;
 
 /// Messages that may wait on every link, at the least; what runs with fewer runs with more.
@@ -129,7 +128,7 @@ fn at_least_credit(
 }
 
 /// Under which circumstances to run.
-fn modes(collective: Collective, plans: &[Plan], net: &Net, steps: u64) -> Vec<Mode> {
+fn modes(collective: Collective, plans: &[Plan], net: &Net<Slots>, steps: u64) -> Vec<Mode> {
     let lanes = net.lanes.len() as u64;
     // A rank with one lane and nothing lent cannot conflict with anybody.
     let needed = collective.kind == CollectiveKind::Barrier
