@@ -73,6 +73,8 @@ pub struct Proof {
     pub uneven: bool,
     /// Whether conflicts between lanes and over lent sources were looked for.
     pub ordered: bool,
+    /// A hash of how each result was combined: equal for plans that give the same bits.
+    pub results: u64,
     /// The plan's name; see [`plan_id`].
     pub id: u64,
 }
@@ -100,6 +102,7 @@ pub fn prove(collective: Collective, plans: &[Plan]) -> Result<Proof, Box<Refusa
         in_place: modes.iter().any(|mode| mode.in_place),
         uneven: modes.iter().any(|mode| matches!(mode.lengths, Lengths::Uneven(_))),
         ordered: modes[0].ordered != Ordered::No,
+        results: 0,
         id: plan_id(plans.iter().map(Plan::fingerprint)),
     };
     for mode in modes {
@@ -109,6 +112,9 @@ pub fn prove(collective: Collective, plans: &[Plan]) -> Result<Proof, Box<Refusa
         let outcome = outcome.map_err(|refusal| Box::new(Refusal { mode: mode.to_string(), ..*refusal }))?;
         proof.hops = proof.hops.max(outcome.hops);
         proof.rank_order &= outcome.rank_order;
+        if !mode.in_place && mode.lengths == Lengths::Even {
+            proof.results = outcome.results;
+        }
     }
     proof.rank_order &= collective.kind.reduces();
     Ok(proof)

@@ -38,6 +38,8 @@ pub(super) enum Ordered {
 pub(super) struct Outcome {
     /// Whether all results were left folds in rank order.
     pub(super) rank_order: bool,
+    /// A hash of all results, with their order and brackets.
+    pub(super) results: u64,
     /// The longest chain of messages in the first round.
     pub(super) hops: u32,
 }
@@ -105,11 +107,11 @@ impl<'a> Run<'a> {
         }
         self.nobody_waits()?;
         self.nothing_is_left()?;
-        let rank_order = self.results()?;
+        let (rank_order, results) = self.results()?;
         if self.collective.kind == CollectiveKind::Barrier {
             self.everybody_came()?;
         }
-        Ok(Outcome { rank_order, hops: self.longest })
+        Ok(Outcome { rank_order, results, hops: self.longest })
     }
 
     /// Runs a lane until it waits or is done.
@@ -414,9 +416,9 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Every output holds what it must; says whether all are folds in rank order.
-    fn results(&self) -> Result<bool, Box<Refusal>> {
-        let mut rank_order = true;
+    /// Every output holds what it must; says whether all are folds in rank order, and their hash.
+    fn results(&self) -> Result<(bool, u64), Box<Refusal>> {
+        let (mut rank_order, mut hash) = (true, 0);
         for block in 0..self.plans[0].blocks {
             for round in 0..self.memories.rounds {
                 let mut fold = None;
@@ -430,13 +432,14 @@ impl<'a> Run<'a> {
                         false => wanted(),
                     };
                     rank_order &= found == wanted;
+                    hash = found.hash_after(hash);
                     if !found.same_parts(wanted) {
                         return Err(self.wrong(rank, block, round, found));
                     }
                 }
             }
         }
-        Ok(rank_order)
+        Ok((rank_order, hash))
     }
 
     fn wrong(&self, rank: usize, block: u32, round: u32, found: Value) -> Box<Refusal> {
