@@ -7,6 +7,7 @@
 //! time per byte reduced.
 
 mod bruck;
+pub mod choose;
 mod direct;
 mod doubling;
 mod halving;
