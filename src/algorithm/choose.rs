@@ -3,18 +3,36 @@
 //! A table of sizes is built once per communicator and collective, from nothing but what all ranks agree
 //! on, so that all choose alike. Prices are taken at sample sizes a factor apart; between two samples the
 //! choice changes at their geometric middle. What building costs is bounded: plans of many steps are
-//! priced at fewer sizes, and beyond a limit not at all.
+//! priced at fewer sizes, and beyond a limit estimated if there are no shorter ones.
 
 use super::{ALL, Algorithm, plans};
-use crate::plan::{Collective, CollectiveKind, Machine, Plan, price};
+use crate::plan::{Collective, CollectiveKind, Machine, Plan, estimate, price};
 use crate::topology::{Cost, Topology};
 
 /// The sizes to price: from one cache line to a gigabyte.
 const SIZES: std::ops::RangeInclusive<u32> = 6..=30;
 /// Steps of all ranks up to which a plan is priced.
-const MOST_STEPS: u64 = 1 << 18;
+const MOST_STEPS: u64 = 1 << 17;
 /// Steps to be run for all prices of a table.
 const WORK: u64 = 1 << 18;
+
+/// What a call asks of an algorithm besides its collective.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Needs {
+    /// See [`Algorithm::rank_order`].
+    pub rank_order: bool,
+    /// See [`Algorithm::edge_local`].
+    pub edge_local: bool,
+}
+
+impl Needs {
+    /// Whether `algorithm` does `kind` as it is needed.
+    pub fn met(self, algorithm: &dyn Algorithm, kind: CollectiveKind) -> bool {
+        algorithm.does(kind)
+            && (!self.rank_order || !kind.reduces() || algorithm.rank_order(kind))
+            && (!self.edge_local || algorithm.edge_local())
+    }
+}
 
 /// For each size the algorithm to take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,35 +49,41 @@ pub struct Row {
     pub algorithm: usize,
     /// The size that was priced.
     pub bytes: u64,
-    /// Its price in nanoseconds; nothing where all plans are too long to be priced.
-    pub ns: Option<u64>,
+    /// Its price in nanoseconds.
+    pub ns: u64,
 }
 
 impl Table {
-    /// Prices all algorithms that do `kind`, or of them those that keep the rank order. The ranks and
-    /// hosts are those of the machine.
-    pub fn build<F>(kind: CollectiveKind, machine: &Machine<F>, rank_order: bool) -> Self
+    /// Prices all algorithms that do `kind` as it is needed. The ranks and hosts are those of the machine.
+    pub fn build<F>(kind: CollectiveKind, machine: &Machine<F>, needs: Needs) -> Self
     where
         F: Fn(usize, usize) -> Cost,
     {
-        let collective = kind.at(0);
-        let fits = |algorithm: &dyn Algorithm| {
-            algorithm.does(kind) && (!rank_order || !kind.reduces() || algorithm.rank_order(kind))
-        };
-        let able: Vec<usize> = (0..ALL.len()).filter(|&index| fits(ALL[index])).collect();
-        let steps: Vec<u64> =
-            able.iter().map(|&i| guess_steps(ALL[i], collective, &machine.topology)).collect();
-        let priced = able.iter().zip(&steps).filter(|&(_, &steps)| steps <= MOST_STEPS);
-        let candidates: Vec<(usize, Vec<Plan>)> = priced
-            .filter_map(|(&index, _)| Some((index, plans(ALL[index], collective, &machine.topology)?)))
-            .collect();
-        if candidates.is_empty() {
-            let shortest =
-                able.iter().zip(&steps).min_by_key(|&(_, steps)| steps).map_or(0, |(&index, _)| index);
-            return Self { rows: vec![Row { from: 0, algorithm: shortest, bytes: 0, ns: None }] };
+        let topology = &machine.topology;
+        let able = (0..ALL.len()).filter(|&index| needs.met(ALL[index], kind));
+        let (mut short, mut long) = (Vec::new(), Vec::new());
+        for index in able {
+            let Some(ends) = Ends::new(ALL[index], kind.at(0), topology) else { continue };
+            if ends.steps() <= MOST_STEPS {
+                short.extend(plans(ALL[index], kind.at(0), topology).map(|plans| (index, plans)));
+            } else {
+                long.push((index, ends));
+            }
         }
-        let all_steps: u64 = steps.iter().filter(|&&steps| steps <= MOST_STEPS).sum();
-        Self { rows: rows(&candidates, machine, stride(all_steps)) }
+        let rows = if short.is_empty() {
+            let estimated = |(index, ends): &(usize, Ends), bytes| (ends.estimate(machine, bytes), *index);
+            rows(kind, 1, |bytes| long.iter().map(|one| estimated(one, bytes)).min().unwrap_or_default())
+        } else {
+            // What needs more credit than there is comes last.
+            let priced = |(index, plans): &(usize, Vec<Plan>), bytes| {
+                (price(plans, machine, bytes).unwrap_or(u64::MAX), *index)
+            };
+            let all_steps = short.iter().map(|(_, plans)| steps(plans)).sum();
+            rows(kind, all_steps, |bytes| {
+                short.iter().map(|one| priced(one, bytes)).min().unwrap_or_default()
+            })
+        };
+        Self { rows }
     }
 
     /// The algorithm for `bytes` bytes of all blocks together.
@@ -79,35 +103,54 @@ impl Table {
     }
 }
 
-/// The steps of all ranks, from those of the first and the last.
-fn guess_steps(algorithm: &dyn Algorithm, collective: Collective, topology: &Topology) -> u64 {
-    let ranks = topology.size();
-    let steps = |rank| {
-        let plan = algorithm.plan(collective, rank, topology);
-        plan.map_or(0, |plan| plan.lanes.iter().map(|lane| lane.steps.len() as u64).sum())
-    };
-    let (first, last): (u64, u64) = (steps(0), steps(ranks - 1));
-    first + last * (ranks as u64 - 1)
+/// The plans of the first and the last rank, which tell what those between are like.
+struct Ends {
+    first: Plan,
+    last: Plan,
+    ranks: usize,
 }
 
-/// By how many powers of two the sizes grow, so that the work is bounded.
-fn stride(steps: u64) -> usize {
-    let sizes = u64::from(SIZES.end() - SIZES.start());
-    [2, 4, 8].into_iter().find(|stride| sizes / stride * steps <= WORK).unwrap_or(12) as usize
+impl Ends {
+    fn new(algorithm: &dyn Algorithm, collective: Collective, topology: &Topology) -> Option<Self> {
+        let ranks = topology.size();
+        let plan = |rank| algorithm.plan(collective, rank, topology);
+        Some(Self { first: plan(0)?, last: plan(ranks - 1)?, ranks })
+    }
+
+    /// The steps of all ranks, about.
+    fn steps(&self) -> u64 {
+        steps(std::slice::from_ref(&self.first))
+            + steps(std::slice::from_ref(&self.last)) * (self.ranks as u64 - 1)
+    }
+
+    /// The dearer one's price, about.
+    fn estimate<F>(&self, machine: &Machine<F>, bytes: u64) -> u64
+    where
+        F: Fn(usize, usize) -> Cost,
+    {
+        let (first, last) =
+            (estimate(&self.first, 0, machine, bytes), estimate(&self.last, self.ranks - 1, machine, bytes));
+        first.max(last)
+    }
 }
 
-fn rows<F>(candidates: &[(usize, Vec<Plan>)], machine: &Machine<F>, stride: usize) -> Vec<Row>
-where
-    F: Fn(usize, usize) -> Cost,
-{
+fn steps(plans: &[Plan]) -> u64 {
+    plans.iter().flat_map(|plan| &plan.lanes).map(|lane| lane.steps.len() as u64).sum()
+}
+
+/// A row for each sample size, with what `cheapest` says: its price in nanoseconds and its algorithm. The
+/// more steps there are to be run for it, the fewer sizes.
+fn rows(kind: CollectiveKind, steps: u64, cheapest: impl Fn(u64) -> (u64, usize)) -> Vec<Row> {
+    let strides = [2, 4, 8, 12];
+    let most = (SIZES.end() - SIZES.start()) as u64;
+    let stride = strides.into_iter().find(|stride| most / stride * steps <= WORK).unwrap_or(strides[3]);
+    let sizes = SIZES.step_by(stride as usize).map(|power| 1u64 << power);
+    let sizes: Vec<u64> = if kind == CollectiveKind::Barrier { vec![0] } else { sizes.collect() };
     let mut rows: Vec<Row> = Vec::new();
-    for power in SIZES.step_by(stride) {
-        let bytes = 1u64 << power;
-        let price_of =
-            |(index, plans): &(usize, Vec<Plan>)| Some((price(plans, machine, bytes).ok()?, *index));
-        let Some((ns, algorithm)) = candidates.iter().filter_map(price_of).min() else { continue };
+    for bytes in sizes {
+        let (ns, algorithm) = cheapest(bytes);
         let from = if rows.is_empty() { 0 } else { bytes >> (stride / 2) };
-        rows.push(Row { from, algorithm, bytes, ns: Some(ns) });
+        rows.push(Row { from, algorithm, bytes, ns });
     }
     rows
 }

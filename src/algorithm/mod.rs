@@ -34,6 +34,12 @@ pub trait Algorithm: Sync {
         false
     }
 
+    /// Whether each rank handles no blocks but those that it sends or receives itself, so that it needs
+    /// to know their lengths alone: what gather_v, scatter_v and all_to_all_v ask for.
+    fn edge_local(&self) -> bool {
+        false
+    }
+
     /// The simple steps of `rank`, one of two or more, for a collective that it does.
     fn write(&self, collective: Collective, rank: usize, topology: &Topology) -> Builder;
 

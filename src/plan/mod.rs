@@ -22,7 +22,7 @@ pub use collective::{Collective, CollectiveKind, Layout};
 pub use few::Few;
 pub use fuse::fuse;
 pub use id::plan_id;
-pub use price::{Core, Host, Machine, price};
+pub use price::{Core, Host, Machine, estimate, price};
 pub use refusal::Refusal;
 pub use simulate::{CREDIT, Proof, prove};
 pub use step::{Lane, Memory, Plan, Source, Span, Step, from, input, output, scratch};

@@ -1,9 +1,9 @@
 //! Prices against textbook formulas, and the choices made from them.
 
 use super::{cases, plans};
-use kolo::algorithm::choose::Table;
+use kolo::algorithm::choose::{Needs, Table};
 use kolo::algorithm::{self, Algorithm};
-use kolo::plan::{CollectiveKind, Core, Host, Machine, price, prove};
+use kolo::plan::{CollectiveKind, Core, Host, Machine, Step, price, prove};
 use kolo::topology::{Cost, Topology};
 
 /// α = 1 µs, β = 1 ns/byte.
@@ -107,24 +107,25 @@ fn small_sizes_take_few_hops_and_large_ones_little_traffic() {
     };
     for ranks in [2, 4, 8, 16] {
         for kind in CollectiveKind::ALL {
-            let table = Table::build(kind, &textbook(ranks), false);
-            assert_eq!(table, Table::build(kind, &textbook(ranks), false));
+            let table = Table::build(kind, &textbook(ranks), Needs::default());
+            assert_eq!(table, Table::build(kind, &textbook(ranks), Needs::default()));
             let (small, large) = (table.pick(8), table.pick(1 << 30));
             assert!(hops(small, kind, ranks) <= hops(large, kind, ranks), "{kind} of {ranks}");
-            let prices: Vec<_> = table.rows().iter().map(|row| row.ns.expect("priced")).collect();
+            let prices: Vec<_> = table.rows().iter().map(|row| row.ns).collect();
             assert!(prices.is_sorted(), "{kind} of {ranks}: {prices:?}");
             let steps = |a: &dyn Algorithm| plans(a, kind.at(0), ranks).len();
             assert_eq!(steps(small), ranks);
         }
     }
-    let shared = Table::build(CollectiveKind::AllReduce, &host(8), false);
+    let shared = Table::build(CollectiveKind::AllReduce, &host(8), Needs::default());
     assert_ne!(shared.pick(64).name(), shared.pick(1 << 28).name());
 }
 
 #[test]
 fn deterministic_mode_takes_rank_order_alone() {
+    let needs = Needs { rank_order: true, edge_local: false };
     for kind in CollectiveKind::ALL.into_iter().filter(|kind| kind.reduces()) {
-        let table = Table::build(kind, &host(8), true);
+        let table = Table::build(kind, &host(8), needs);
         for row in table.rows() {
             let algorithm = algorithm::ALL[row.algorithm];
             assert!(algorithm.rank_order(kind));
@@ -137,7 +138,35 @@ fn deterministic_mode_takes_rank_order_alone() {
 #[test]
 fn thousands_of_ranks_are_chosen_for_too() {
     for kind in CollectiveKind::ALL {
-        let table = Table::build(kind, &host(2000), false);
+        let table = Table::build(kind, &host(2000), Needs::default());
         assert!(table.pick(1 << 20).does(kind), "{kind}");
+    }
+    // Too long to be run, all of them: few messages for small sizes, little traffic for large ones.
+    let exchange = Table::build(CollectiveKind::AllToAll, &host(600), Needs::default());
+    assert_eq!(exchange.pick(64).name(), "bruck");
+    assert_ne!(exchange.pick(1 << 30).name(), "bruck");
+}
+
+/// With counts of their own, gather, scatter and all-to-all touch no block of somebody else.
+#[test]
+fn edge_local_plans_touch_their_own_blocks_alone() {
+    let needs = Needs { rank_order: false, edge_local: true };
+    for kind in [CollectiveKind::Gather, CollectiveKind::Scatter, CollectiveKind::AllToAll] {
+        let (ranks, root) = (6, 4);
+        for (algorithm, _) in cases().filter(|&(a, done)| done == kind && needs.met(a, kind)) {
+            for (rank, plan) in plans(algorithm, kind.at(root), ranks).iter().enumerate() {
+                let spans = plan.lanes.iter().flat_map(|lane| &lane.steps).flat_map(Step::spans);
+                let all_own = kind == CollectiveKind::AllToAll || rank == root;
+                for span in spans {
+                    let own = (span.first, span.count) == (rank as u32, 1);
+                    assert!(
+                        plan.scratch == 0 && span.count == 1 && (all_own || own),
+                        "{} {kind}: {span}",
+                        algorithm.name()
+                    );
+                }
+            }
+        }
+        assert!(needs.met(Table::build(kind, &host(4), needs).pick(1 << 10), kind));
     }
 }

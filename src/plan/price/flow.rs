@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use super::machine::Machine;
+use super::ps;
 use crate::plan::net::{LaneState, Net};
 use crate::plan::refusal::Refusal;
 use crate::plan::step::{Plan, Source, Step};
@@ -182,7 +183,7 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
     /// Does a step; says when it is done.
     fn execute(&mut self, lane: usize, step: &Step, start: Time) -> Time {
         let core = self.core(lane);
-        let begun = start + Time::from(self.machine.core.step_ns) * 1000;
+        let begun = start + self.machine.core.ps_to_begin();
         let end = match step {
             Step::Post(to) => {
                 let to = self.net.sibling(lane, *to);
@@ -220,9 +221,9 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
         let copies = if sources > 1 { outputs - 1 } else { outputs };
         let core = &self.machine.core;
         let done =
-            begun + time((sources - 1) * bytes, core.reduce_per_us) + time(copies * bytes, core.copy_per_us);
+            begun + ps((sources - 1) * bytes, core.reduce_per_us) + ps(copies * bytes, core.copy_per_us);
         let memory = &mut self.memories[self.machine.topology.host(rank)];
-        *memory = begun.max(*memory) + time((sources + outputs) * bytes, self.machine.host.memory_per_us);
+        *memory = begun.max(*memory) + ps((sources + outputs) * bytes, self.machine.host.memory_per_us);
         done.max(*memory)
     }
 
@@ -251,7 +252,7 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
         let mut sent = end.max(link.state.free);
         if !self.machine.topology.together(from, to) {
             let host = |rank| self.machine.topology.host(rank);
-            let busy = time(bytes, self.machine.host.network_per_us);
+            let busy = ps(bytes, self.machine.host.network_per_us);
             for (host, side) in [(host(from), 0), (host(to), 1)] {
                 // The network passes on what comes while more of it comes.
                 let free = &mut self.networks[host][side];
@@ -260,7 +261,7 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
             }
         }
         // What is lent is not carried: the receiver fetches it.
-        sent += if lent { 0 } else { time(bytes, cost.bytes_per_us) };
+        sent += if lent { 0 } else { ps(bytes, cost.bytes_per_us) };
         let arrives = sent + Time::from(cost.latency_ns) * 1000;
         link.state.free = sent;
         link.state.messages.push_back((arrives, lent));
@@ -275,9 +276,4 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
     fn latency(&self, from: usize, to: usize) -> Time {
         Time::from((self.machine.cost)(from, to).latency_ns) * 1000
     }
-}
-
-/// How long so many bytes take at so many a microsecond.
-fn time(bytes: u64, per_us: u32) -> Time {
-    (u128::from(bytes) * 1_000_000 / u128::from(per_us.max(1))) as Time
 }

@@ -32,6 +32,13 @@ pub struct Core {
     pub reduce_per_us: u32,
 }
 
+impl Core {
+    /// Picoseconds to begin a step.
+    pub(super) fn ps_to_begin(&self) -> u64 {
+        u64::from(self.step_ns) * 1000
+    }
+}
+
 /// What the ranks of a host share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host {

@@ -21,7 +21,7 @@ pub use machine::{Core, Host, Machine};
 
 use self::flow::Run;
 use super::refusal::Refusal;
-use super::step::Plan;
+use super::step::{Plan, Source, Step};
 use crate::topology::Cost;
 
 /// Rounds to run: the first fill the links, the last two tell the pace.
@@ -37,10 +37,44 @@ where
     F: Fn(usize, usize) -> Cost,
 {
     let Some(plan) = plans.first() else { return Ok(0) };
-    let block = bytes.div_ceil(u64::from(plan.blocks));
-    let chunk = u64::from(machine.slot / plan.width).max(1);
-    let rounds = block.div_ceil(chunk).max(1);
+    let (block, rounds) = cut(plan, machine.slot, bytes);
     let simulated = rounds.min(ROUNDS);
-    let (end, pace) = Run::new(plans, machine, block.div_ceil(rounds), simulated)?.run()?;
+    let (end, pace) = Run::new(plans, machine, block, simulated)?.run()?;
     Ok((end + (rounds - simulated) * pace).div_ceil(1000))
+}
+
+/// What [`price`] would say if `rank` did one thing after the other and everybody did the same: for plans
+/// too long to be run.
+pub fn estimate<F>(plan: &Plan, rank: usize, machine: &Machine<F>, bytes: u64) -> u64
+where
+    F: Fn(usize, usize) -> Cost,
+{
+    let (block, rounds) = cut(plan, machine.slot, bytes);
+    let step_cost = |step: &Step| {
+        let Step::Move { sources, to, .. } = step else { return machine.core.ps_to_begin() };
+        let bytes = block * step.extent().map_or(0, |span| u64::from(span.count));
+        let latency = |source: &Source| match *source {
+            Source::From(peer) => u64::from((machine.cost)(peer as usize, rank).latency_ns) * 1000,
+            Source::Local(_) => 0,
+        };
+        let carried = |&peer: &u32| ps(bytes, (machine.cost)(rank, peer as usize).bytes_per_us);
+        let waited = sources.iter().map(latency).max().unwrap_or(0);
+        let reduced = ps((sources.len() as u64 - 1) * bytes, machine.core.reduce_per_us);
+        machine.core.ps_to_begin() + waited + reduced + to.iter().map(carried).sum::<u64>()
+    };
+    let round: u64 = plan.lanes.iter().flat_map(|lane| &lane.steps).map(step_cost).sum();
+    (rounds * round).div_ceil(1000)
+}
+
+/// The bytes of a block in each round, and the number of rounds.
+fn cut(plan: &Plan, slot: u32, bytes: u64) -> (u64, u64) {
+    let block = bytes.div_ceil(u64::from(plan.blocks));
+    let chunk = u64::from(slot / plan.width).max(1);
+    let rounds = block.div_ceil(chunk).max(1);
+    (block.div_ceil(rounds), rounds)
+}
+
+/// How many picoseconds so many bytes take at so many a microsecond.
+fn ps(bytes: u64, per_us: u32) -> u64 {
+    (u128::from(bytes) * 1_000_000 / u128::from(per_us.max(1))) as u64
 }
