@@ -1,6 +1,6 @@
 //! How a rank sleeps without missing a message.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence};
 use std::time::Duration;
@@ -97,6 +97,17 @@ impl Bell {
     /// Takes an announcement back.
     pub fn cancel(&self) {
         self.page.doorbell.rise();
+    }
+
+    /// What another bell's sleep must watch to be woken by this one, too, once this one is announced.
+    pub fn watch(&self) -> Watch {
+        Watch { fd: self.event.as_raw_fd(), write: false }
+    }
+
+    /// Takes back an announcement that another bell slept for.
+    pub fn hush(&self) {
+        self.cancel();
+        os::drain(self.event.as_fd());
     }
 
     fn poll(&self, watches: &[Watch], timeout: Option<Duration>) -> std::io::Result<()> {

@@ -4,8 +4,20 @@
 //! `build` helps algorithms to write one, `fuse` rewrites simple steps into fewer, `simulate` proves a
 //! plan, `price` predicts its time.
 
+mod build;
 mod collective;
+mod few;
+mod fuse;
+mod id;
+mod message;
+mod show;
+mod simulate;
 mod step;
 
+pub use build::{Builder, LaneBuilder};
 pub use collective::{Collective, CollectiveKind, Layout};
-pub use step::{Lane, Memory, Plan, Source, Span, Step};
+pub use few::Few;
+pub use fuse::fuse;
+pub use id::plan_id;
+pub use simulate::{CREDIT, Proof, Refusal, prove};
+pub use step::{Lane, Memory, Plan, Source, Span, Step, from, input, output, scratch};

@@ -21,6 +21,7 @@
 //! round (chunk index), and names each message's sender: plans are Kahn process networks, so one
 //! simulated run settles every timing.
 
+use super::few::Few;
 use crate::topology::Channel;
 
 /// Which of a rank's memories a span lies in.
@@ -34,15 +35,71 @@ pub enum Memory {
     Scratch(u8),
 }
 
-/// Blocks `first`, `first + 1`, … (`count` of them, modulo the plan's number of blocks) of one memory.
+/// `count` blocks of one memory, from `first` on, modulo the plan's number of blocks.
+///
+/// Striped, the blocks come in runs of `run` with gaps as long: with `run` 2 from block 2 on they are
+/// 2, 3, 6, 7, 10, 11, ...
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Span {
     /// Where.
     pub memory: Memory,
+    /// How many blocks come together; 0 where all do.
+    pub run: u16,
     /// The first block.
     pub first: u32,
     /// How many blocks.
     pub count: u32,
+}
+
+impl Span {
+    /// One block.
+    pub fn new(memory: Memory, block: usize) -> Self {
+        Self { memory, run: 0, first: block as u32, count: 1 }
+    }
+
+    /// The same place, `count` blocks wide.
+    #[must_use]
+    pub fn wide(self, count: usize) -> Self {
+        Self { count: count as u32, ..self }
+    }
+
+    /// The same blocks count, in runs of `run` blocks with gaps as long.
+    #[must_use]
+    pub fn striped(self, run: usize) -> Self {
+        Self { run: run as u16, ..self }
+    }
+
+    /// Its blocks in the order in which a message holds them; `total` is the plan's number of blocks.
+    pub fn blocks(self, total: u32) -> impl Iterator<Item = u32> + Clone {
+        (0..self.count).map(move |i| {
+            let gaps = if self.run == 0 { 0 } else { i / u32::from(self.run) * u32::from(self.run) };
+            let block = self.first + i + gaps;
+            if block < total { block } else { block % total }
+        })
+    }
+
+    /// How many blocks lie between its first and its last, both counted.
+    pub fn reach(self) -> u32 {
+        match (self.run, self.count) {
+            (0, count) | (_, count @ 0) => count,
+            (run, count) => count + (count - 1) / u32::from(run) * u32::from(run),
+        }
+    }
+}
+
+/// Block `block` of the caller's input.
+pub fn input(block: usize) -> Span {
+    Span::new(Memory::Input, block)
+}
+
+/// Block `block` of the caller's output.
+pub fn output(block: usize) -> Span {
+    Span::new(Memory::Output, block)
+}
+
+/// Block `block` of a scratch bank.
+pub fn scratch(bank: u8, block: usize) -> Span {
+    Span::new(Memory::Scratch(bank), block)
 }
 
 /// One operand of a step.
@@ -54,24 +111,62 @@ pub enum Source {
     From(u32),
 }
 
+impl From<Span> for Source {
+    fn from(span: Span) -> Self {
+        Self::Local(span)
+    }
+}
+
+/// The next message from `rank`, as a step's operand.
+pub fn from(rank: usize) -> Source {
+    Source::From(rank as u32)
+}
+
 /// One step of a lane.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Combine the sources from left to right, finish, store, send on.
     Move {
         /// What is combined, in this order; one source is a copy.
-        sources: Vec<Source>,
+        sources: Few<Source>,
         /// Whether the operator's finish (the division of an average) is applied.
         finish: bool,
-        /// Where the result is stored, if it is.
+        /// Where the result is stored, if it is. A copy onto itself, as happens in place, moves nothing.
         into: Option<Span>,
         /// The ranks that it is sent to on this lane's channel.
-        to: Vec<u32>,
+        to: Few<u32>,
     },
     /// Give the given lane of this rank a token.
     Post(u8),
     /// Wait for a token from the given lane of this rank.
     Join(u8),
+}
+
+impl Step {
+    /// Its local spans, those that it reads first.
+    pub fn spans(&self) -> impl Iterator<Item = Span> + '_ {
+        let (sources, into) = match self {
+            Self::Move { sources, into, .. } => (sources.as_slice(), *into),
+            Self::Post(_) | Self::Join(_) => (&[][..], None),
+        };
+        sources.iter().filter_map(|source| source.span()).chain(into)
+    }
+
+    /// The span that tells how long its result is; every span of a step names the same blocks, except
+    /// in all_to_all, where all blocks that can meet are of one length.
+    pub fn extent(&self) -> Option<Span> {
+        self.spans().last()
+    }
+}
+
+impl Source {
+    /// Its span, where it is local.
+    pub fn span(self) -> Option<Span> {
+        match self {
+            Self::Local(span) => Some(span),
+            Self::From(_) => None,
+        }
+    }
 }
 
 /// Steps in order, on one channel.

@@ -1,0 +1,62 @@
+//! What a step costs to write, to fuse and to prove: `cargo bench --bench plans -- [RANKS] [NAMES...]`,
+//! where names pick algorithms and collectives.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use kolo::algorithm;
+use kolo::plan::{CollectiveKind, Plan, fuse, prove};
+use kolo::topology::Topology;
+
+fn main() {
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let ranks = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(256);
+    let names: Vec<_> = arguments.iter().filter(|argument| argument.parse::<usize>().is_err()).collect();
+    let picked = |name: &str, known: &dyn Fn(&str) -> bool| {
+        let mut asked = names.iter().filter(|asked| known(asked)).peekable();
+        asked.peek().is_none() || asked.any(|asked| *asked == name)
+    };
+    let is_kind = |name: &str| name.parse::<CollectiveKind>().is_ok();
+    let is_algorithm = |name: &str| algorithm::find(name).is_ok();
+    println!(
+        "{:>9} {:>14} {:>6} {:>10}   ns per simple step: write, fuse; per fused step: prove",
+        "", "", "ranks", "steps"
+    );
+    for algorithm in algorithm::ALL.iter().filter(|algorithm| picked(algorithm.name(), &is_algorithm)) {
+        for kind in CollectiveKind::ALL {
+            if !algorithm.does(kind) || !picked(kind.name(), &is_kind) {
+                continue;
+            }
+            let (collective, topology) = (kind.at(0), Topology::one_host(ranks));
+            let count = |plan: &Plan| plan.lanes.iter().map(|lane| lane.steps.len()).sum::<usize>();
+            let (mut written, mut write_ns, mut fuse_ns) = (0, 0, 0);
+            let mut fused = Vec::with_capacity(ranks);
+            for rank in 0..ranks {
+                let start = Instant::now();
+                let simple = algorithm.simple(collective, rank, &topology).expect("it does");
+                write_ns += start.elapsed().as_nanos();
+                let start = Instant::now();
+                fused.push(fuse(&simple));
+                fuse_ns += start.elapsed().as_nanos();
+                written += count(&simple);
+            }
+            let start = Instant::now();
+            let proof = black_box(prove(collective, &fused));
+            let prove_ns = start.elapsed().as_nanos();
+            let per = |ns: u128, steps: u64| ns as f64 / steps as f64;
+            let steps: u64 = fused.iter().map(|plan| count(plan) as u64).sum();
+            let (write, fuse) = (per(write_ns, written as u64), per(fuse_ns, written as u64));
+            let prove = per(prove_ns, steps);
+            println!(
+                "{:>9} {:>14} {ranks:>6} {steps:>10}   {write:8.1} {fuse:8.1} {prove:8.1}",
+                algorithm.name(),
+                kind.name()
+            );
+            match proof {
+                Ok(proof) => println!("          {proof}"),
+                Err(refusal) => println!("          refused: {refusal}"),
+            }
+        }
+    }
+}

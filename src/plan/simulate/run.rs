@@ -1,0 +1,501 @@
+//! One simulated run of all ranks' plans under one mode.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::memory::{Lengths, Memories};
+use super::net::{LaneState, Net};
+use super::order::{Conflict, Order, Stamp};
+use super::refusal::Refusal;
+use super::value::{Value, diagnose, expected};
+use crate::plan::collective::{Collective, CollectiveKind};
+use crate::plan::step::{Plan, Source, Span, Step};
+
+/// The circumstances of a run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mode {
+    /// How many messages may wait on a link.
+    pub(super) credit: u8,
+    pub(super) in_place: bool,
+    pub(super) rounds: u32,
+    pub(super) lengths: Lengths,
+    pub(super) ordered: Ordered,
+}
+
+/// Whether a run follows what happens before what: conflicts of lanes, lent sources, barriers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ordered {
+    /// It does.
+    Yes,
+    /// There is nothing that could conflict.
+    Idle,
+    /// It would take too long.
+    No,
+}
+
+/// What a run showed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outcome {
+    /// Whether all results were left folds in rank order.
+    pub(super) rank_order: bool,
+    /// The longest chain of messages in the first round.
+    pub(super) hops: u32,
+}
+
+/// A token from one lane to another of the same rank: its hops and its stamp.
+type Token = (u32, Option<Stamp>);
+
+/// A run under way.
+pub(super) struct Run<'a> {
+    collective: Collective,
+    plans: &'a [Plan],
+    credit: u8,
+    net: Net,
+    memories: Memories,
+    tokens: BTreeMap<(u32, u32), VecDeque<Token>>,
+    order: Option<Order>,
+    /// Lanes that may be able to go on, and whether each lane is among them.
+    ready: Vec<u32>,
+    queued: Vec<bool>,
+    hops: u32,
+    /// The values of the present step.
+    held: Vec<Value>,
+}
+
+/// One attempt at a step.
+enum Attempt {
+    Done,
+    Waits,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(collective: Collective, plans: &'a [Plan], net: Net, mode: Mode) -> Self {
+        let memories = Memories::new(collective, plans, mode.in_place, mode.rounds, mode.lengths);
+        let order = (mode.ordered == Ordered::Yes).then(|| {
+            let watched = |(rank, plan): (usize, &Plan)| match plan.lends || plan.lanes.len() > 1 {
+                true => memories.cells(rank),
+                false => 0,
+            };
+            Order::new(&net, plans.iter().enumerate().map(watched))
+        });
+        let lanes = net.lanes.len();
+        Self {
+            collective,
+            plans,
+            credit: mode.credit,
+            memories,
+            tokens: BTreeMap::new(),
+            order,
+            ready: (0..lanes as u32).rev().collect(),
+            queued: vec![true; lanes],
+            hops: 0,
+            held: Vec::new(),
+            net,
+        }
+    }
+
+    /// Runs to the end.
+    pub(super) fn run(mut self) -> Result<Outcome, Box<Refusal>> {
+        while let Some(lane) = self.ready.pop() {
+            self.queued[lane as usize] = false;
+            self.advance(lane as usize)?;
+        }
+        self.nobody_waits()?;
+        self.nothing_is_left()?;
+        let rank_order = self.results()?;
+        if self.collective.kind == CollectiveKind::Barrier {
+            self.everybody_came()?;
+        }
+        Ok(Outcome { rank_order, hops: self.hops })
+    }
+
+    /// Runs a lane until it waits or is done.
+    fn advance(&mut self, lane: usize) -> Result<(), Box<Refusal>> {
+        let plans = self.plans;
+        let LaneState { rank, index, .. } = self.net.lanes[lane];
+        let steps = &plans[rank as usize].lanes[usize::from(index)].steps;
+        loop {
+            let state = &mut self.net.lanes[lane];
+            let number = state.step as usize;
+            if number == steps.len() {
+                if state.round == 0 {
+                    self.hops = self.hops.max(state.hops);
+                }
+                state.round += 1;
+                state.step = 0;
+            }
+            if state.round == self.memories.rounds || steps.is_empty() {
+                return Ok(());
+            }
+            let number = state.step as usize;
+            match self.attempt(lane, &steps[number]) {
+                Ok(Attempt::Done) => self.net.lanes[lane].step += 1,
+                Ok(Attempt::Waits) => return Ok(()),
+                Err(problem) => {
+                    return Err(Refusal::step(plans, rank as usize, index.into(), number, problem));
+                }
+            }
+        }
+    }
+
+    fn attempt(&mut self, lane: usize, step: &'a Step) -> Result<Attempt, String> {
+        match step {
+            Step::Post(to) => self.post(lane, *to),
+            Step::Join(from) => return Ok(self.join(lane, *from)),
+            Step::Move { sources, finish, into, to } => {
+                let Some(extent) = step.extent() else { return Err("it names no span".into()) };
+                let LaneState { rank, round, .. } = self.net.lanes[lane];
+                if round > 0 && self.memories.nothing(rank as usize, extent, round) {
+                    return Ok(Attempt::Done);
+                }
+                if !self.can_move(lane, sources, to) {
+                    return Ok(Attempt::Waits);
+                }
+                self.gather(lane, sources, extent, lends(step).then_some(to))?;
+                if *finish {
+                    self.held.iter_mut().filter(|v| **v != Value::EMPTY).for_each(|v| *v = v.finish());
+                }
+                if let Some(into) = into {
+                    self.store(lane, *into, sources, *finish)?;
+                }
+                self.send(lane, extent, to);
+            }
+        }
+        Ok(Attempt::Done)
+    }
+
+    fn post(&mut self, lane: usize, to: u8) {
+        let LaneState { rank, hops, .. } = self.net.lanes[lane];
+        let other = self.net.first[rank as usize] + u32::from(to);
+        let stamp = self.order.as_mut().map(|order| {
+            order.step(lane);
+            order.stamp(lane)
+        });
+        self.tokens.entry((lane as u32, other)).or_default().push_back((hops, stamp));
+        self.wake(other);
+    }
+
+    fn join(&mut self, lane: usize, from: u8) -> Attempt {
+        let other = self.net.first[self.net.lanes[lane].rank as usize] + u32::from(from);
+        let token = self.tokens.get_mut(&(other, lane as u32)).and_then(VecDeque::pop_front);
+        let Some((hops, stamp)) = token else { return Attempt::Waits };
+        let state = &mut self.net.lanes[lane];
+        state.hops = state.hops.max(hops);
+        if let Some((order, stamp)) = self.order.as_mut().zip(stamp) {
+            order.step(lane);
+            order.learn(lane, &stamp);
+        }
+        Attempt::Done
+    }
+
+    /// Whether every source has a message and every target has credit.
+    fn can_move(&mut self, lane: usize, sources: &[Source], to: &[u32]) -> bool {
+        let Net { lanes, links, .. } = &mut self.net;
+        let state = &mut lanes[lane];
+        let come = sources.iter().all(|source| match *source {
+            Source::From(peer) => links[state.receives.link(peer)].waiting > 0,
+            Source::Local(_) => true,
+        });
+        come && to.iter().all(|&peer| links[state.sends.link(peer)].waiting < self.credit)
+    }
+
+    /// Takes the messages and combines the sources, left to right, into `held`.
+    fn gather(
+        &mut self,
+        lane: usize,
+        sources: &[Source],
+        extent: Span,
+        lent_to: Option<&crate::plan::Few<u32>>,
+    ) -> Result<(), String> {
+        self.held.clear();
+        if let Some(order) = &mut self.order {
+            order.step(lane);
+            for source in sources {
+                if let Source::From(peer) = *source {
+                    order.receive(lane, self.net.lanes[lane].receives.link(peer));
+                }
+            }
+        }
+        for (index, source) in sources.iter().enumerate() {
+            match *source {
+                Source::From(peer) => self.take(lane, peer, extent, index == 0)?,
+                Source::Local(span) => self.read(lane, span, index == 0)?,
+            }
+        }
+        if let (Some(order), Some(to), Some(&Source::Local(span))) =
+            (&mut self.order, lent_to, sources.first())
+        {
+            let state = &mut self.net.lanes[lane];
+            let (rank, round) = (state.rank as usize, state.round);
+            if self.plans[rank].lends {
+                for block in span.blocks(self.plans[rank].blocks) {
+                    let Some(cell) = self.memories.cell(span.memory, block, round) else { continue };
+                    to.iter().for_each(|&peer| order.lend(rank, cell, state.sends.link(peer)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the message from `peer`.
+    fn take(&mut self, lane: usize, peer: u32, extent: Span, first: bool) -> Result<(), String> {
+        let state = &mut self.net.lanes[lane];
+        let link = &mut self.net.links[state.receives.link(peer)];
+        let producer = link.producer;
+        let message = link.pop();
+        let came = message.extent;
+        let same = (came.first, came.count, came.run) == (extent.first, extent.count, extent.run);
+        if !same && (self.collective.kind != CollectiveKind::AllToAll || came.count != extent.count) {
+            return Err(format!("rank {peer} sends {came}, which is not {extent}"));
+        }
+        state.hops = state.hops.max(message.hops);
+        let values = if came.count == 1 { std::slice::from_ref(&message.value) } else { &message.values };
+        for (index, value) in values.iter().enumerate() {
+            hold(&mut self.held, first, index, *value)?;
+        }
+        self.wake(producer);
+        Ok(())
+    }
+
+    fn read(&mut self, lane: usize, span: Span, first: bool) -> Result<(), String> {
+        let LaneState { rank, round, .. } = self.net.lanes[lane];
+        let rank = rank as usize;
+        for (index, block) in span.blocks(self.plans[rank].blocks).enumerate() {
+            let Some(value) = self.memories.read(rank, span.memory, block, round) else {
+                return Err(format!("it reads block {block} of {span} before that is written"));
+            };
+            hold(&mut self.held, first, index, value)?;
+            if let Some(order) = self.order.as_mut().filter(|_| value != Value::EMPTY)
+                && let Some(cell) = self.memories.cell(span.memory, block, round)
+            {
+                order.read(lane, rank, cell).map_err(|other| {
+                    let other = self.net.lanes[other as usize].index;
+                    format!("it reads block {block} of {span}, which lane {other} writes at no certain time")
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, lane: usize, into: Span, sources: &[Source], finish: bool) -> Result<(), String> {
+        let LaneState { rank, round, .. } = self.net.lanes[lane];
+        let rank = rank as usize;
+        if !finish && matches!(sources, [Source::Local(span)] if self.memories.same_place(*span, into)) {
+            return Ok(());
+        }
+        for (index, block) in into.blocks(self.plans[rank].blocks).enumerate() {
+            let value = self.held[index];
+            if self.memories.is_empty(rank, into.memory, block, round) != (value == Value::EMPTY) {
+                return Err(format!("what it stores as block {block} of {into} is of another length"));
+            }
+            if value == Value::EMPTY {
+                continue;
+            }
+            let Some(cell) = self.memories.cell(into.memory, block, round) else { continue };
+            if let Some(order) = &mut self.order {
+                order.write(lane, rank, cell, &self.net).map_err(|conflict| match conflict {
+                    Conflict::Lent(peer) => {
+                        format!(
+                            "it overwrites block {block} of {into} while rank {peer} may still be reading it"
+                        )
+                    }
+                    Conflict::Lane(other) => {
+                        format!("it overwrites block {block} of {into} while lane {other} may be using it")
+                    }
+                })?;
+            }
+            self.memories.write(rank, cell, round, value);
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, lane: usize, extent: Span, to: &[u32]) {
+        for &peer in to {
+            let state = &mut self.net.lanes[lane];
+            let (number, hops) = (state.sends.link(peer), state.hops + 1);
+            let link = &mut self.net.links[number];
+            let message = link.push();
+            (message.extent, message.hops) = (extent, hops);
+            if extent.count == 1 {
+                message.value = self.held[0];
+            } else {
+                message.values.clone_from(&self.held);
+            }
+            if let Some(order) = &mut self.order {
+                order.send(lane, number);
+            }
+            let consumer = link.consumer;
+            self.wake(consumer);
+        }
+    }
+
+    fn wake(&mut self, lane: u32) {
+        if !std::mem::replace(&mut self.queued[lane as usize], true) {
+            self.ready.push(lane);
+        }
+    }
+
+    /// All lanes are done, or some wait for each other or for what never comes.
+    fn nobody_waits(&mut self) -> Result<(), Box<Refusal>> {
+        let Some(mut lane) = (0..self.net.lanes.len()).find(|&lane| !self.is_done(lane)) else {
+            return Ok(());
+        };
+        // Follow the waits: to a lane that is done, or around a circle of waits.
+        let mut seen = vec![false; self.net.lanes.len()];
+        let (mut why, mut other) = self.waits_for(lane);
+        while !self.is_done(other) && !std::mem::replace(&mut seen[lane], true) {
+            lane = other;
+            (why, other) = self.waits_for(lane);
+        }
+        let LaneState { rank, index, step, .. } = self.net.lanes[lane];
+        let theirs = &self.net.lanes[other];
+        let problem = if self.is_done(other) {
+            format!("it waits forever for {why}, which has ended")
+        } else {
+            let step = &self.plans[theirs.rank as usize].lanes[usize::from(theirs.index)].steps
+                [theirs.step as usize];
+            format!("it waits forever for {why}, which stands at step {} ({step})", theirs.step)
+        };
+        let refusal = Refusal::step(self.plans, rank as usize, index.into(), step as usize, problem);
+        Err(Box::new(Refusal { stuck: true, ..*refusal }))
+    }
+
+    fn is_done(&self, lane: usize) -> bool {
+        let state = &self.net.lanes[lane];
+        let steps = &self.plans[state.rank as usize].lanes[usize::from(state.index)].steps;
+        state.round == self.memories.rounds || steps.is_empty()
+    }
+
+    /// What a lane that cannot go on waits for, and of which lane.
+    fn waits_for(&mut self, lane: usize) -> (String, usize) {
+        let Net { lanes, links, first, .. } = &mut self.net;
+        let state = &mut lanes[lane];
+        let steps = &self.plans[state.rank as usize].lanes[usize::from(state.index)].steps;
+        match &steps[state.step as usize] {
+            Step::Move { sources, to, .. } => {
+                for source in sources {
+                    let Source::From(peer) = *source else { continue };
+                    let link = &links[state.receives.link(peer)];
+                    if link.waiting == 0 {
+                        return (format!("a message from rank {peer}"), link.producer as usize);
+                    }
+                }
+                for &peer in to {
+                    let link = &links[state.sends.link(peer)];
+                    if link.waiting == self.credit {
+                        return (format!("credit from rank {peer}"), link.consumer as usize);
+                    }
+                }
+                unreachable!("it could have moved")
+            }
+            Step::Post(other) | Step::Join(other) => {
+                let from = first[state.rank as usize] + u32::from(*other);
+                (format!("a token from lane {other}"), from as usize)
+            }
+        }
+    }
+
+    fn nothing_is_left(&self) -> Result<(), Box<Refusal>> {
+        if let Some(link) = self.net.links.iter().find(|link| link.waiting > 0) {
+            let peer = self.net.lanes[link.consumer as usize].rank;
+            let problem = format!("its message to rank {peer} is never received");
+            return Err(self.net.blame(
+                self.plans,
+                link.producer as usize,
+                |to, _| to.contains(&peer),
+                problem,
+            ));
+        }
+        if let Some(((from, to), _)) = self.tokens.iter().find(|(_, waiting)| !waiting.is_empty()) {
+            let (from, to) = (&self.net.lanes[*from as usize], &self.net.lanes[*to as usize]);
+            let problem = format!("a token from lane {} to lane {} is never taken", from.index, to.index);
+            return Err(Refusal::plan(from.rank as usize, problem));
+        }
+        Ok(())
+    }
+
+    /// Every output holds what it must; says whether all are folds in rank order.
+    fn results(&self) -> Result<bool, Box<Refusal>> {
+        let mut rank_order = true;
+        for block in 0..self.plans[0].blocks {
+            for round in 0..self.memories.rounds {
+                let mut fold = None;
+                for rank in 0..self.plans.len() {
+                    let b = block as usize;
+                    let Some(found) = self.memories.output(rank, block, round) else { continue };
+                    let wanted = || expected(self.collective, self.plans.len(), rank, b, round);
+                    // Where it reduces, all ranks want the same.
+                    let wanted = match self.collective.kind.reduces() {
+                        true => *fold.get_or_insert_with(wanted),
+                        false => wanted(),
+                    };
+                    rank_order &= found == wanted;
+                    if !found.same_parts(wanted) {
+                        return Err(self.wrong(rank, block, round, found));
+                    }
+                }
+            }
+        }
+        Ok(rank_order)
+    }
+
+    fn wrong(&self, rank: usize, block: u32, round: u32, found: Value) -> Box<Refusal> {
+        let written_by = |step: &Step| match step {
+            Step::Move { into: Some(span), .. } => {
+                self.memories.is_output(*span) && span.blocks(self.plans[rank].blocks).any(|b| b == block)
+            }
+            _ => false,
+        };
+        let last = self.plans[rank]
+            .lanes
+            .iter()
+            .enumerate()
+            .rev()
+            .find_map(|(lane, steps)| Some((lane, steps.steps.iter().rposition(written_by)?)));
+        let problem = match last {
+            Some(_) if self.collective.kind.reduces() => {
+                diagnose(self.plans.len(), block as usize, round, found)
+            }
+            Some(_) => "is not what it should be".into(),
+            None => "is never written".into(),
+        };
+        let problem = format!("in the end out[{block}] {problem}");
+        match last {
+            Some((lane, step)) => Refusal::step(self.plans, rank, lane, step, problem),
+            None => Refusal::plan(rank, problem),
+        }
+    }
+
+    /// No rank has left before all have come.
+    fn everybody_came(&self) -> Result<(), Box<Refusal>> {
+        let Some(order) = &self.order else { return Ok(()) };
+        for rank in 0..self.plans.len() {
+            let lanes = self.net.first[rank] as usize..self.net.first[rank + 1] as usize;
+            if let Some(other) = order.unheard(lanes) {
+                let other = self.net.lanes[other].rank;
+                return Err(Refusal::plan(rank, format!("it may leave before rank {other} has come")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the engine may lend the source of such a step.
+fn lends(step: &Step) -> bool {
+    matches!(step, Step::Move { sources, finish: false, into: None, .. }
+        if matches!(sources.as_slice(), [Source::Local(_)]))
+}
+
+/// Combines one more value into what is held of a step's block `index`.
+fn hold(held: &mut Vec<Value>, first: bool, index: usize, value: Value) -> Result<(), String> {
+    if first {
+        held.push(value);
+        return Ok(());
+    }
+    let left = &mut held[index];
+    match (*left == Value::EMPTY, value == Value::EMPTY) {
+        (true, true) => {}
+        (false, false) => *left = left.combine(value),
+        _ => return Err("its sources are of different lengths".into()),
+    }
+    Ok(())
+}

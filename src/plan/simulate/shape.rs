@@ -1,0 +1,133 @@
+//! What can be said of a plan without running it: spans, memories, peers, lanes.
+
+use super::refusal::Refusal;
+use crate::plan::collective::{Collective, CollectiveKind};
+use crate::plan::step::{Memory, Plan, Source, Span, Step};
+
+type Check = Result<(), String>;
+
+/// Checks every step of every rank by itself.
+pub(super) fn check(collective: Collective, plans: &[Plan]) -> Result<(), Box<Refusal>> {
+    let first = &plans[0];
+    for (rank, plan) in plans.iter().enumerate() {
+        let mine = (plan.blocks, plan.width);
+        let theirs = (first.blocks, first.width);
+        if mine != theirs {
+            let problem = format!("(blocks, width) are {mine:?} here and {theirs:?} on rank 0");
+            return Err(Refusal::plan(rank, problem));
+        }
+        if plan.blocks == 0 || plan.width == 0 || plan.lanes.len() > usize::from(u8::MAX) {
+            return Err(Refusal::plan(rank, "no blocks, no width or too many lanes"));
+        }
+        let shape = Shape { collective, ranks: plans.len(), rank, plan };
+        for (lane, steps) in plan.lanes.iter().enumerate() {
+            for (number, step) in steps.steps.iter().enumerate() {
+                let refuse = |problem| Refusal::step(plans, rank, lane, number, problem);
+                shape.step(lane, step).map_err(refuse)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Shape<'a> {
+    collective: Collective,
+    ranks: usize,
+    rank: usize,
+    plan: &'a Plan,
+}
+
+impl Shape<'_> {
+    fn step(&self, lane: usize, step: &Step) -> Check {
+        match step {
+            Step::Post(other) | Step::Join(other) => {
+                let other = usize::from(*other);
+                require(other != lane && other < self.plan.lanes.len(), || {
+                    format!("there is no other lane {other}")
+                })
+            }
+            Step::Move { sources, into, to, .. } => {
+                require(!sources.is_empty(), || "it has no source".into())?;
+                require(into.is_some() || !to.is_empty(), || "its result goes nowhere".into())?;
+                let extent = step.extent().ok_or("it names no span, so nobody knows its length")?;
+                for span in step.spans() {
+                    self.span(span)?;
+                    self.alike(span, extent)?;
+                }
+                into.iter().try_for_each(|&span| self.store(span))?;
+                self.peers(sources, to)
+            }
+        }
+    }
+
+    fn span(&self, span: Span) -> Check {
+        let Plan { blocks, width, scratch, .. } = *self.plan;
+        require(span.count > 0 && span.first < blocks && span.reach() <= blocks, || {
+            format!("{span} is out of range: there are {blocks} blocks")
+        })?;
+        require(span.count <= width, || format!("{span} is wider than the plan's width, {width}"))?;
+        match span.memory {
+            Memory::Scratch(bank) => {
+                require(bank < scratch, || format!("{span}: there are {scratch} scratch banks"))
+            }
+            Memory::Input => {
+                self.all(span, |b| self.collective.has_input(self.rank, b), "is no input of this rank")
+            }
+            Memory::Output => Ok(()),
+        }
+    }
+
+    /// Blocks have lengths of their own, so that only equal ones can be combined or copied.
+    fn alike(&self, span: Span, extent: Span) -> Check {
+        let same = (span.first, span.count, span.run) == (extent.first, extent.count, extent.run);
+        let equal = span.count == extent.count && self.collective.kind == CollectiveKind::AllToAll;
+        require(same || equal, || format!("{span} and {extent} are different blocks"))
+    }
+
+    fn store(&self, span: Span) -> Check {
+        match span.memory {
+            Memory::Input => Err(format!("it writes {span}, an input")),
+            Memory::Output => {
+                self.all(span, |b| self.collective.has_output(self.rank, b), "is no output of this rank")
+            }
+            Memory::Scratch(_) => Ok(()),
+        }
+    }
+
+    fn peers(&self, sources: &[Source], to: &[u32]) -> Check {
+        let from = sources.iter().filter_map(|source| match *source {
+            Source::From(rank) => Some(rank),
+            Source::Local(_) => None,
+        });
+        self.distinct(from, "from")?;
+        self.distinct(to.iter().copied(), "to")
+    }
+
+    fn distinct(&self, peers: impl Iterator<Item = u32> + Clone, word: &str) -> Check {
+        for peer in peers.clone() {
+            require((peer as usize) < self.ranks && peer as usize != self.rank, || {
+                format!("{word} {peer}: there is no such other rank of {}", self.ranks)
+            })?;
+        }
+        if peers.clone().nth(1).is_none() {
+            return Ok(());
+        }
+        let mut sorted: Vec<u32> = peers.collect();
+        sorted.sort_unstable();
+        match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(format!("{word} {} twice in one step", pair[0])),
+            None => Ok(()),
+        }
+    }
+
+    fn all(&self, span: Span, has: impl Fn(usize) -> bool, problem: &str) -> Check {
+        match span.blocks(self.plan.blocks).find(|&block| !has(block as usize)) {
+            Some(block) => Err(format!("block {block} of {span} {problem}")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn require(holds: bool, problem: impl FnOnce() -> String) -> Check {
+    if holds { Ok(()) } else { Err(problem()) }
+}
