@@ -103,7 +103,7 @@ impl Communicator {
         }
         let hub = Hub::new();
         let secret = Secret::random()?;
-        let open = |rank| Door::open("local", rank, size, secret.clone());
+        let open = |rank| Door::open("threads", rank, size, secret.clone());
         let doors = (0..size).map(open).collect::<Result<Vec<_>>>()?;
         let nodes: Vec<Node> = doors.iter().map(Node::here).collect();
         let rank = |(rank, door)| {

@@ -7,6 +7,7 @@ mod fifo;
 pub mod local;
 mod presence;
 pub mod shm;
+pub mod tcp;
 
 use std::sync::Arc;
 
