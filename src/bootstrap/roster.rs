@@ -16,7 +16,7 @@ pub struct Roster {
 }
 
 /// When ranks open TCP doors; alike on all ranks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tcp {
     /// Never: no transport uses them.
     Never,

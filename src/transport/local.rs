@@ -57,15 +57,15 @@ impl Hub {
 }
 
 /// Connects threads of one process that share a [`Hub`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Local {
     hub: Option<Arc<Hub>>,
 }
 
 impl Local {
-    /// For a rank whose whole job shares `hub`. By `default()`: for a rank that is a process of its own.
-    pub fn new(hub: Arc<Hub>) -> Self {
-        Self { hub: Some(hub) }
+    /// For a rank whose whole job shares `hub`, or that is a process of its own.
+    pub fn new(hub: Option<Arc<Hub>>) -> Self {
+        Self { hub }
     }
 
     fn hub(&self) -> Result<&Hub, Reason> {

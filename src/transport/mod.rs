@@ -11,11 +11,13 @@ pub mod tcp;
 
 use std::sync::Arc;
 
-use crate::bootstrap::{Door, Node};
+use crate::bootstrap::{Door, Node, Tcp};
 use crate::error::{Error, Result};
 use crate::health::Deadline;
 use crate::memory::{Bell, View};
 use crate::topology::{Channel, Cost};
+use local::{Hub, Local};
+use shm::Shm;
 
 /// What a link can do.
 #[derive(Clone, Copy, Debug)]
@@ -119,8 +121,42 @@ pub trait Transport: Send + Sync {
     /// The most payload bytes of a message over its links.
     fn slot(&self) -> usize;
 
+    /// When it needs TCP doors to be open.
+    fn tcp_doors(&self) -> Tcp {
+        Tcp::Never
+    }
+
     /// Opens a link; the peer does the same at the same time.
     fn connect(&self, meeting: &Meeting<'_>) -> Result<Box<dyn Link>>;
+}
+
+/// Every transport, the preferred first. A `hub` is what ranks have that are threads of one process.
+pub fn all(hub: Option<&Arc<Hub>>) -> Vec<Box<dyn Transport>> {
+    vec![Box::new(Local::new(hub.cloned())), Box::new(Shm), Box::new(tcp::Tcp)]
+}
+
+/// When TCP doors must be open for these transports: the first one serves wherever it reaches, so doors that
+/// it needs are needed in any case.
+pub fn tcp_doors(transports: &[Box<dyn Transport>]) -> Tcp {
+    match transports.first().map_or(Tcp::Never, |first| first.tcp_doors()) {
+        Tcp::Never => transports.iter().map(|transport| transport.tcp_doors()).max().unwrap_or(Tcp::Never),
+        _ => Tcp::Always,
+    }
+}
+
+/// The transports of these names, in this order; all of them where none are named.
+pub fn choose(names: Option<&[String]>, hub: Option<&Arc<Hub>>) -> Result<Vec<Box<dyn Transport>>> {
+    let mut known = all(hub);
+    let Some(names) = names else { return Ok(known) };
+    let take = |name: &String| match known.iter().position(|transport| transport.name() == name) {
+        Some(at) => Ok(known.swap_remove(at)),
+        None => {
+            let known: Vec<_> = all(hub).iter().map(|transport| transport.name()).collect();
+            let known = known.join(", ");
+            Err(Error::usage(format!("unknown transport `{name}`, or named twice; known are {known}")))
+        }
+    };
+    names.iter().map(take).collect()
 }
 
 /// Two ranks about to be linked.

@@ -26,11 +26,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fifo::{Apart, CREDIT, Forged, Reader, SLOT, Writer};
 use super::presence::Presence;
-use super::{Limits, Link, Message, Tag, Watch, not_reserved, too_long};
+use super::{Limits, Link, Meeting, Message, Reason, Tag, Transport, Watch, not_reserved, too_long};
+use crate::bootstrap::Node;
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
 use crate::memory::{Bell, Ringer, Shareable, Shared, View};
 use crate::sys::os;
+use crate::topology::Cost;
 
 /// The largest payload that shares its header's line.
 const PACKED: usize = 40;
@@ -97,6 +99,35 @@ struct ShmLink {
     ringer: Ringer,
     /// Ends with the peer.
     stream: UnixStream,
+}
+
+/// What crossing costs when the cores share a cache; measured on two cores of a Zen 4 server.
+const COST: Cost = Cost { latency_ns: 150, bytes_per_us: 12_000 };
+
+/// Connects processes of one host.
+#[derive(Debug)]
+pub struct Shm;
+
+impl Transport for Shm {
+    fn name(&self) -> &'static str {
+        "shm"
+    }
+
+    fn reach(&self, me: &Node, peer: &Node) -> Result<Cost, Reason> {
+        match me.shares_loopback(peer) {
+            true => Ok(COST),
+            false => Err("it is on another host, or in another network namespace".to_owned()),
+        }
+    }
+
+    fn slot(&self) -> usize {
+        SLOT
+    }
+
+    fn connect(&self, meeting: &Meeting<'_>) -> Result<Box<dyn Link>> {
+        let stream = meeting.door.unix(meeting)?;
+        link_over(stream, meeting.me < meeting.peer, meeting.bell, meeting.deadline)
+    }
 }
 
 /// One end of a link over a stream to a process of the same host, which makes the other. One of them, the

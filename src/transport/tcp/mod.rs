@@ -23,7 +23,7 @@ use self::frame::Frame;
 use self::incoming::{Incoming, Over};
 use self::outgoing::Outgoing;
 use super::{Limits, Link, Meeting, Message, Reason, Tag, Transport, Watch, not_reserved, too_long};
-use crate::bootstrap::Node;
+use crate::bootstrap::{self, Node};
 use crate::error::{Error, Kind, Result};
 use crate::memory::View;
 use crate::topology::Cost;
@@ -64,6 +64,10 @@ impl Transport for Tcp {
 
     fn slot(&self) -> usize {
         SLOT
+    }
+
+    fn tcp_doors(&self) -> bootstrap::Tcp {
+        bootstrap::Tcp::BetweenHosts
     }
 
     fn connect(&self, meeting: &Meeting<'_>) -> Result<Box<dyn Link>> {
