@@ -6,7 +6,7 @@ use super::Communicator;
 use super::choice::Settings;
 use super::core::Group;
 use super::progress::Progress;
-use crate::bootstrap::{self, Bootstrap, Door, Roster, Secret, Tcp};
+use crate::bootstrap::{self, Bootstrap, Door, Roster, Secret};
 use crate::config::Config;
 use crate::engine::{Patience, Port};
 use crate::error::{Error, Kind, Result};
@@ -50,7 +50,7 @@ impl Context {
         compare_settings(bootstrap, config)?;
         let secret = Secret::agree(bootstrap, config.secret.as_ref())?;
         let mut door = Door::open(&config.job, me, size, secret)?;
-        let tcp = transports.iter().map(|transport| transport.tcp_doors()).max().unwrap_or(Tcp::Never);
+        let tcp = transport::tcp_doors(&transports);
         let roster = Roster::gather(bootstrap, &mut door, tcp, &config.ports)?;
         let here = roster.hosts.iter().filter(|host| **host == roster.hosts[me]).count();
         let patience = Patience::for_host(here, cores());
