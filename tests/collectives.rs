@@ -3,7 +3,7 @@
 mod support;
 
 use kolo::{Communicator, ReduceOp};
-use support::{input, ranks, value};
+use support::{input, ranks_over, value};
 
 const SIZES: [usize; 7] = [1, 2, 3, 4, 5, 7, 8];
 const COUNTS: [usize; 9] = [0, 1, 2, 7, 8, 9, 1000, 40_000, 100_003];
@@ -15,8 +15,10 @@ fn sum(size: usize, index: usize) -> f64 {
 #[test]
 fn all_reduce_sums() {
     for size in SIZES {
-        for algorithm in ["direct", "ring"] {
-            ranks(size, |communicator: &mut Communicator| {
+        for (transport, algorithm) in
+            [("local", "direct"), ("local", "ring"), ("shm", "direct"), ("shm", "ring")]
+        {
+            ranks_over(transport, size, |communicator: &mut Communicator| {
                 communicator.set_algorithm(kolo::CollectiveKind::AllReduce, Some(algorithm)).unwrap();
                 for count in COUNTS {
                     let mine: Vec<f32> = input(communicator.rank(), count);

@@ -5,16 +5,17 @@ use std::time::Duration;
 use super::context::Context;
 use super::core::Group;
 use crate::algorithm::{self, Algorithm};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::plan::CollectiveKind;
 
 /// How a communicator behaves; a split or duplicate inherits it.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// How long a call waits for other ranks; `None` for ever.
-    pub deadline: Option<Duration>,
+    pub(super) deadline: Option<Duration>,
     /// Whether only plans that combine in rank order are walked.
-    pub deterministic: bool,
+    pub(super) deterministic: bool,
     /// The algorithm that was named, by place in the list of all, for each collective.
     forced: [Option<u8>; CollectiveKind::ALL.len()],
 }
@@ -27,8 +28,29 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// What a configuration says.
+    pub(super) fn of(config: &Config) -> Result<Self> {
+        let mut settings =
+            Self { deadline: config.deadline, deterministic: config.deterministic, ..Self::default() };
+        for (kind, name) in &config.algorithms {
+            match kind {
+                Some(kind) => settings.force(*kind, Some(name))?,
+                None => settings.force_where_able(name)?,
+            }
+        }
+        Ok(settings)
+    }
+
+    /// Names an algorithm for every collective that it does.
+    fn force_where_able(&mut self, name: &str) -> Result<()> {
+        let wanted = algorithm::find(name)?;
+        let able = CollectiveKind::ALL.into_iter().filter(|kind| wanted.does(*kind));
+        able.for_each(|kind| self.forced[kind as usize] = Some(place_of(wanted)));
+        Ok(())
+    }
+
     /// Names the algorithm of a collective, or leaves it to the price again.
-    pub fn force(&mut self, kind: CollectiveKind, name: Option<&str>) -> Result<()> {
+    pub(super) fn force(&mut self, kind: CollectiveKind, name: Option<&str>) -> Result<()> {
         let place = |name: &str| -> Result<u8> {
             let wanted = algorithm::find(name)?;
             if !wanted.does(kind) {

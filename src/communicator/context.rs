@@ -6,21 +6,21 @@ use super::Communicator;
 use super::choice::Settings;
 use super::core::Group;
 use super::progress::Progress;
-use crate::bootstrap::{Door, Node};
+use crate::bootstrap::{self, Bootstrap, Door, Roster, Secret, Tcp};
+use crate::config::Config;
 use crate::engine::{Patience, Port};
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
 use crate::memory::Bell;
 use crate::topology::{Cost, Topology};
-use crate::transport::local::{Hub, Local};
-use crate::transport::{Link, Meeting, Transport};
+use crate::transport::local::Hub;
+use crate::transport::{self, Link, Meeting, Transport};
 
 /// See the module.
 pub(super) struct Context {
     /// This rank, as the job numbers it.
     me: usize,
-    /// What each rank told about itself.
-    nodes: Vec<Node>,
+    roster: Roster,
     door: Door,
     /// In the order of preference.
     transports: Vec<Box<dyn Transport>>,
@@ -29,6 +29,23 @@ pub(super) struct Context {
 }
 
 impl Context {
+    /// Meets the other ranks and learns where they are.
+    fn join(
+        bootstrap: &mut dyn Bootstrap,
+        config: &Config,
+        transports: Vec<Box<dyn Transport>>,
+    ) -> Result<Self> {
+        let (me, size) = (bootstrap.rank(), bootstrap.size());
+        compare_settings(bootstrap, config)?;
+        let secret = Secret::agree(bootstrap, config.secret.as_ref())?;
+        let mut door = Door::open(&config.job, me, size, secret)?;
+        let tcp = transports.iter().map(|transport| transport.tcp_doors()).max().unwrap_or(Tcp::Never);
+        let roster = Roster::gather(bootstrap, &mut door, tcp, &config.ports)?;
+        let here = roster.hosts.iter().filter(|host| **host == roster.hosts[me]).count();
+        let patience = Patience::for_host(here, cores());
+        Ok(Self { me, roster, door, transports, patience, progress: OnceLock::new() })
+    }
+
     /// Opens a link of a communicator.
     pub(super) fn link(
         &self,
@@ -44,7 +61,7 @@ impl Context {
             peer,
             communicator: group.id,
             channel: port.channel,
-            node: &self.nodes[peer],
+            node: &self.roster.nodes[peer],
             door: &self.door,
             bell,
             deadline,
@@ -53,7 +70,7 @@ impl Context {
     }
 
     fn transport(&self, peer: usize) -> Result<&dyn Transport> {
-        let (me, peer) = (&self.nodes[self.me], &self.nodes[peer]);
+        let (me, peer) = (&self.roster.nodes[self.me], &self.roster.nodes[peer]);
         let mut reasons = Vec::new();
         for transport in &self.transports {
             match transport.reach(me, peer) {
@@ -66,7 +83,8 @@ impl Context {
 
     /// What crossing between two ranks of the job costs.
     pub(super) fn cost(&self, a: usize, b: usize) -> Cost {
-        let reached = self.transports.iter().find_map(|by| by.reach(&self.nodes[a], &self.nodes[b]).ok());
+        let reached =
+            self.transports.iter().find_map(|by| by.reach(&self.roster.nodes[a], &self.roster.nodes[b]).ok());
         reached.unwrap_or(Cost { latency_ns: u32::MAX, bytes_per_us: 1 })
     }
 
@@ -95,26 +113,81 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get())
 }
 
+/// What a rank's environment says must not differ from what the others' says: plans are chosen by it.
+fn compare_settings(bootstrap: &mut dyn Bootstrap, config: &Config) -> Result<()> {
+    let transports = config.transports.as_ref().map_or("all".into(), |names| names.join(","));
+    let algorithms = config.algorithms.iter().map(|(kind, name)| match kind {
+        Some(kind) => format!("{kind}={name}"),
+        None => name.clone(),
+    });
+    let algorithms = algorithms.collect::<Vec<_>>().join(",");
+    let mine = format!(
+        "KOLO_TRANSPORT={transports} KOLO_ALGORITHM={algorithms} KOLO_DETERMINISTIC={}",
+        u8::from(config.deterministic)
+    );
+    let all = bootstrap.all_gather(mine.as_bytes())?;
+    match all.iter().position(|theirs| theirs != mine.as_bytes()) {
+        None => Ok(()),
+        Some(other) => Err(Error::new(
+            Kind::Mismatch,
+            format!(
+                "settings differ: this rank has {mine}, rank {other} has {}; give all ranks the same",
+                String::from_utf8_lossy(&all[other])
+            ),
+        )),
+    }
+}
+
 impl Communicator {
+    /// All ranks of the job that a launcher started, as the environment says: `kolo run`, mpirun, mpiexec,
+    /// srun, torchrun, or variables set by hand. Without any of them, one rank.
+    ///
+    /// # Errors
+    /// `Usage` names a variable with a value that cannot be, `Deadline` the ranks that did not come,
+    /// `Refused` says why a rank was not let in, `System` what the operating system refused.
+    pub fn from_env() -> Result<Self> {
+        Self::join(&Config::from_env()?)
+    }
+
+    /// The same, as a configuration says.
+    pub fn join(config: &Config) -> Result<Self> {
+        let mut bootstrap = bootstrap::join(config, Deadline::after(config.deadline))?;
+        let transports = transport::choose(config.transports.as_deref(), None)?;
+        Self::over(&mut *bootstrap, config, transports).map_err(|error| error.at(config.rank))
+    }
+
     /// A job of `size` ranks that are threads of this process: hand one to each thread.
     pub fn local(size: usize) -> Result<Vec<Self>> {
+        Self::threads(size, &Config { transports: Some(vec!["local".into()]), ..Config::alone() })
+    }
+
+    /// A job of `size` threads, over the transports that a configuration says.
+    pub fn threads(size: usize, config: &Config) -> Result<Vec<Self>> {
         if size == 0 {
             return Err(Error::usage("a communicator has at least one rank"));
         }
         let hub = Hub::new();
-        let rank = |rank| {
-            let context = Context {
-                me: rank,
-                nodes: vec![Node {}; size],
-                door: Door {},
-                transports: vec![Box::new(Local::new(hub.clone()))],
-                patience: Patience::for_host(size, cores()),
-                progress: OnceLock::new(),
-            };
-            let members = (0..size as u32).collect();
-            let group = Group { id: 0, rank, members, topology: Topology::one_host(size) };
-            Self::new(Arc::new(context), group, Settings::default())
+        let join = |mut bootstrap: bootstrap::Local| {
+            let transports = transport::choose(config.transports.as_deref(), Some(&hub))?;
+            Self::over(&mut bootstrap, config, transports)
         };
-        (0..size).map(rank).collect()
+        // Ranks meet at once, so each needs a thread of its own.
+        std::thread::scope(|scope| {
+            let ranks = bootstrap::Local::all(size, Deadline::after(config.deadline)).into_iter();
+            let ranks: Vec<_> = ranks.map(|rank| scope.spawn(|| join(rank))).collect();
+            ranks.into_iter().map(|rank| rank.join().expect("joining does not panic")).collect()
+        })
+    }
+
+    fn over(
+        bootstrap: &mut dyn Bootstrap,
+        config: &Config,
+        transports: Vec<Box<dyn Transport>>,
+    ) -> Result<Self> {
+        let context = Context::join(bootstrap, config, transports)?;
+        let (rank, size) = (bootstrap.rank(), bootstrap.size());
+        let topology = Topology::new(context.roster.hosts.clone());
+        let group = Group { id: 0, rank, members: (0..size as u32).collect(), topology };
+        Self::new(Arc::new(context), group, Settings::of(config)?)
     }
 }

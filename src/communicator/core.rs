@@ -80,14 +80,6 @@ impl Core {
         })
     }
 
-    pub(super) fn group(&self) -> &Group {
-        &self.group
-    }
-
-    pub(super) fn context(&self) -> &Arc<Context> {
-        &self.context
-    }
-
     pub(super) fn bell(&self) -> &Arc<Bell> {
         self.engine.bell()
     }

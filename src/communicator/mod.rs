@@ -13,11 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-pub use self::choice::{Explanation, Settings};
+pub use self::choice::Explanation;
 pub use self::start::Scope;
 pub use self::work::{Awaited, Work};
 
 use self::ask::{Ask, Place};
+use self::choice::Settings;
 use self::core::{Core, Group};
 use self::progress::Queue;
 use crate::dtype::Element;

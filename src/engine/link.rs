@@ -80,9 +80,20 @@ impl Links {
         places.iter().filter_map(|&at| self.at(at).watch())
     }
 
-    /// Fails if a peer of these links is gone.
+    /// Fails if a peer of these links is gone, as any stream to it tells: it may have left before it
+    /// opened the one that is waited for.
     pub fn alive(&self, places: &[u32]) -> Result<()> {
-        places.iter().try_for_each(|&at| self.at(at).alive().map_err(|error| self.blame(at, error)))
+        let awaited = |port: Port| places.iter().any(|&at| self.port(at).peer == port.peer);
+        let streams = self.open.iter().filter(|(port, _)| awaited(*port));
+        for (port, link) in streams {
+            link.alive().map_err(|error| error.with(port.peer as usize))?;
+        }
+        Ok(())
+    }
+
+    /// Whether nothing that any link lent is still being read; a broken link reads nothing.
+    pub fn at_rest(&self) -> bool {
+        self.open.iter().all(|(_, link)| link.settled().unwrap_or(true))
     }
 
     /// Tells every peer that this side is done.

@@ -91,9 +91,13 @@ impl Engine {
         Route::new(plan, |port| self.links.find(port).expect("the plan's streams are open"))
     }
 
-    /// Tells every peer that this side is done with the communicator.
+    /// Tells every peer that this side is done with the communicator. Returns when nobody reads this
+    /// rank's memory any more: a reader that has begun is told, and stops at the end of its step.
     pub fn fail(&self) {
         self.links.fail();
+        while !self.links.at_rest() {
+            std::thread::yield_now();
+        }
     }
 
     /// Gets ready to walk.

@@ -2,3 +2,6 @@
 
 pub(crate) mod atomic;
 pub(crate) mod os;
+mod socket;
+
+pub(crate) use socket::{inherited, peer_user};

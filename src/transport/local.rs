@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::fifo::{Apart, CREDIT, Forged, Reader, SLOT, Writer};
 use super::presence::Presence;
-use super::{Limits, Link, Meeting, Message, Reason, Tag, Transport, Watch};
+use super::{Limits, Link, Meeting, Message, Reason, Tag, Transport, Watch, not_reserved, too_long};
 use crate::bootstrap::Node;
 use crate::error::{Error, Result};
 use crate::memory::{Bell, Ringer, View};
@@ -57,15 +57,15 @@ impl Hub {
 }
 
 /// Connects threads of one process that share a [`Hub`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Local {
     hub: Option<Arc<Hub>>,
 }
 
 impl Local {
-    /// For a rank whose whole job shares `hub`. By `default()`: for a rank that is a process of its own.
-    pub fn new(hub: Arc<Hub>) -> Self {
-        Self { hub: Some(hub) }
+    /// For a rank whose whole job shares `hub`, or that is a process of its own.
+    pub fn new(hub: Option<Arc<Hub>>) -> Self {
+        Self { hub }
     }
 
     fn hub(&self) -> Result<&Hub, Reason> {
@@ -204,6 +204,8 @@ struct LocalLink {
     me: usize,
     writer: Writer<CREDIT>,
     reader: Reader<CREDIT>,
+    /// The length that was reserved.
+    reserved: Cell<Option<usize>>,
     /// The payload of the message being peeked; `None` until it is opened.
     open: Cell<Option<View<'static>>>,
 }
@@ -216,7 +218,8 @@ impl LocalLink {
         let me = usize::from(higher);
         let first = pair.sides[me].ringer.set(ringer).is_ok();
         debug_assert!(first, "each rank takes its own side");
-        Self { pair, me, writer: Writer::new(), reader: Reader::new(), open: Cell::new(None) }
+        let (writer, reader) = (Writer::new(), Reader::new());
+        Self { pair, me, writer, reader, reserved: Cell::new(None), open: Cell::new(None) }
     }
 
     fn mine(&self) -> &Side {
@@ -304,10 +307,7 @@ fn gather(pieces: &[View<'_>], into: View<'_>) {
 }
 
 fn check_len(len: usize) -> Result<()> {
-    if len > SLOT {
-        return Err(Error::usage(format!("a message of {len} bytes; a slot holds {SLOT}")));
-    }
-    Ok(())
+    if len > SLOT { Err(too_long(len, SLOT)) } else { Ok(()) }
 }
 
 impl Link for LocalLink {
@@ -317,12 +317,14 @@ impl Link for LocalLink {
 
     fn reserve(&self, len: usize) -> Result<Option<View<'_>>> {
         check_len(len)?;
-        Ok(self.free_slot()?.map(|slot| slot.room.view(len)))
+        let Some(slot) = self.free_slot()? else { return Ok(None) };
+        self.reserved.set(Some(len));
+        Ok(Some(slot.room.view(len)))
     }
 
     fn commit(&self, len: usize, tag: &Tag) -> Result<()> {
-        check_len(len)?;
-        let slot = self.free_slot()?.ok_or_else(|| Error::usage("commit without reserve"))?;
+        let free = if self.reserved.take() == Some(len) { self.free_slot()? } else { None };
+        let slot = free.ok_or_else(|| not_reserved(len))?;
         self.post(slot, len, tag, &[]);
         Ok(())
     }

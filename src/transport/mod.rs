@@ -10,11 +10,13 @@ pub mod shm;
 
 use std::sync::Arc;
 
-use crate::bootstrap::{Door, Node};
-use crate::error::Result;
+use crate::bootstrap::{Door, Node, Tcp};
+use crate::error::{Error, Result};
 use crate::health::Deadline;
 use crate::memory::{Bell, View};
 use crate::topology::{Channel, Cost};
+use local::{Hub, Local};
+use shm::Shm;
 
 /// What a link can do.
 #[derive(Clone, Copy, Debug)]
@@ -118,8 +120,33 @@ pub trait Transport: Send + Sync {
     /// The most payload bytes of a message over its links.
     fn slot(&self) -> usize;
 
+    /// When it needs TCP doors to be open.
+    fn tcp_doors(&self) -> Tcp {
+        Tcp::Never
+    }
+
     /// Opens a link; the peer does the same at the same time.
     fn connect(&self, meeting: &Meeting<'_>) -> Result<Box<dyn Link>>;
+}
+
+/// Every transport, the preferred first. A `hub` is what ranks have that are threads of one process.
+pub fn all(hub: Option<&Arc<Hub>>) -> Vec<Box<dyn Transport>> {
+    vec![Box::new(Local::new(hub.cloned())), Box::new(Shm)]
+}
+
+/// The transports of these names, in this order; all of them where none are named.
+pub fn choose(names: Option<&[String]>, hub: Option<&Arc<Hub>>) -> Result<Vec<Box<dyn Transport>>> {
+    let mut known = all(hub);
+    let Some(names) = names else { return Ok(known) };
+    let take = |name: &String| match known.iter().position(|transport| transport.name() == name) {
+        Some(at) => Ok(known.swap_remove(at)),
+        None => {
+            let known: Vec<_> = all(hub).iter().map(|transport| transport.name()).collect();
+            let known = known.join(", ");
+            Err(Error::usage(format!("unknown transport `{name}`, or named twice; known are {known}")))
+        }
+    };
+    names.iter().map(take).collect()
 }
 
 /// Two ranks about to be linked.
@@ -140,4 +167,16 @@ pub struct Meeting<'a> {
     pub bell: &'a Arc<Bell>,
     /// When to give up.
     pub deadline: Deadline,
+}
+
+/// A message that no slot holds.
+#[cold]
+fn too_long(len: usize, slot: usize) -> Error {
+    Error::usage(format!("a message of {len} bytes; a slot holds {slot}"))
+}
+
+/// A [`Link::commit`] without its [`Link::reserve`].
+#[cold]
+fn not_reserved(len: usize) -> Error {
+    Error::usage(format!("commit of {len} bytes that were not reserved"))
 }

@@ -26,11 +26,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fifo::{Apart, CREDIT, Forged, Reader, SLOT, Writer};
 use super::presence::Presence;
-use super::{Limits, Link, Message, Tag, Watch};
+use super::{Limits, Link, Meeting, Message, Reason, Tag, Transport, Watch, not_reserved, too_long};
+use crate::bootstrap::Node;
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
 use crate::memory::{Bell, Ringer, Shareable, Shared, View};
 use crate::sys::os;
+use crate::topology::Cost;
 
 /// The largest payload that shares its header's line.
 const PACKED: usize = 40;
@@ -97,6 +99,35 @@ struct ShmLink {
     ringer: Ringer,
     /// Ends with the peer.
     stream: UnixStream,
+}
+
+/// What crossing costs when the cores share a cache; measured on two cores of a Zen 4 server.
+const COST: Cost = Cost { latency_ns: 150, bytes_per_us: 12_000 };
+
+/// Connects processes of one host.
+#[derive(Debug)]
+pub struct Shm;
+
+impl Transport for Shm {
+    fn name(&self) -> &'static str {
+        "shm"
+    }
+
+    fn reach(&self, me: &Node, peer: &Node) -> Result<Cost, Reason> {
+        match me.shares_loopback(peer) {
+            true => Ok(COST),
+            false => Err("it is on another host, or in another network namespace".to_owned()),
+        }
+    }
+
+    fn slot(&self) -> usize {
+        SLOT
+    }
+
+    fn connect(&self, meeting: &Meeting<'_>) -> Result<Box<dyn Link>> {
+        let stream = meeting.door.unix(meeting)?;
+        link_over(stream, meeting.me < meeting.peer, meeting.bell, meeting.deadline)
+    }
 }
 
 /// One end of a link over a stream to a process of the same host, which makes the other. One of them, the
@@ -217,7 +248,7 @@ impl Link for ShmLink {
     fn reserve(&self, len: usize) -> Result<Option<View<'_>>> {
         let Some(slot) = self.free_slot()? else { return Ok(None) };
         let Some(place) = self.outgoing(slot).place(len as u64) else {
-            return Err(Error::usage(format!("a message of {len} bytes; a slot holds {SLOT}")));
+            return Err(too_long(len, SLOT));
         };
         self.reserved.set(Some(len));
         Ok(Some(place))
@@ -225,9 +256,7 @@ impl Link for ShmLink {
 
     fn commit(&self, len: usize, tag: &Tag) -> Result<()> {
         let free = if self.reserved.take() == Some(len) { self.free_slot()? } else { None };
-        let Some(index) = free else {
-            return Err(Error::usage(format!("commit of {len} bytes that were not reserved")));
-        };
+        let index = free.ok_or_else(|| not_reserved(len))?;
         for (word, value) in self.mine().bodies[index].iter().zip(tag.body) {
             word.store(value, Ordering::Relaxed);
         }
