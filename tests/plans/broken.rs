@@ -243,6 +243,6 @@ fn scratch_does_not_last_from_round_to_round() {
     check(
         kind,
         &[plan.simple()],
-        "rank 0, lane 1, step 0 (finish: scratch0[0] -> finish -> out[0]): it reads block 0",
+        "rank 0, lane 1, step 0 (finish: scratch0[0] -> finish -> out[0]): it reads block 0 of scratch0[0] before that is written",
     );
 }
