@@ -1,11 +1,14 @@
 //! The element types that collectives move and reduce.
 
+pub(crate) mod narrow;
+
 pub use float8::{F8E4M3, F8E5M2};
 pub use half::{bf16, f16};
 use std::fmt;
 use std::str::FromStr;
 
 use crate::error::Error;
+use narrow::Narrow;
 
 /// An element type, as a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,7 +93,7 @@ impl Dtype {
         }
     }
 
-    /// Whether this is a floating-point type.
+    /// Whether this is a floating-point type; all others are integers.
     pub const fn is_float(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::Bf16 | Self::F8E4M3 | Self::F8E5M2)
     }
@@ -119,6 +122,13 @@ pub trait Element:
 {
     /// The type, as a value.
     const DTYPE: Dtype;
+
+    /// The nearest value: floats round to even (narrow ones through f32), fp8 saturates; integers drop
+    /// the fraction and saturate. For test data and other numbers known to fit.
+    fn from_f64(value: f64) -> Self;
+
+    /// The value; exact but for 64-bit integers beyond 2^53, which are rounded.
+    fn to_f64(self) -> f64;
 }
 
 mod sealed {
@@ -126,18 +136,33 @@ mod sealed {
 }
 
 macro_rules! elements {
-    ($($rust:ty => $dtype:ident),* $(,)?) => {$(
+    (|$value:ident| $from:expr, |$number:ident| $to:expr; $($rust:ty => $dtype:ident),* $(,)?) => {$(
         impl sealed::Sealed for $rust {}
         impl Element for $rust {
             const DTYPE: Dtype = Dtype::$dtype;
+
+            fn from_f64($value: f64) -> Self {
+                $from
+            }
+
+            fn to_f64(self) -> f64 {
+                let $number = self;
+                $to
+            }
         }
         const _: () = assert!(size_of::<$rust>() == Dtype::$dtype.size());
     )*};
 }
 
 elements! {
-    f64 => F64, f32 => F32, f16 => F16, bf16 => Bf16, F8E4M3 => F8E4M3, F8E5M2 => F8E5M2,
+    |value| value as Self, |number| number as f64;
+    f64 => F64, f32 => F32,
     i8 => I8, i16 => I16, i32 => I32, i64 => I64, u8 => U8, u16 => U16, u32 => U32, u64 => U64,
+}
+
+elements! {
+    |value| Narrow::narrow(value as f32), |number| Narrow::widen(number).into();
+    f16 => F16, bf16 => Bf16, F8E4M3 => F8E4M3, F8E5M2 => F8E5M2,
 }
 
 #[cfg(test)]

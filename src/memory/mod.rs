@@ -1,7 +1,18 @@
 //! Memory that collectives read and write.
 
 mod bell;
+mod buffer;
+mod bytes;
+mod doorbell;
+mod loan;
+mod scratch;
+mod shared;
 mod view;
 
-pub use bell::Bell;
+pub use bell::{Bell, Ringer};
+pub use buffer::Buffer;
+pub use bytes::{as_bytes, as_bytes_mut, zeroed};
+pub use loan::{Loan, Loans, with_loans};
+pub use scratch::Scratch;
+pub(crate) use shared::{Shareable, Shared};
 pub use view::View;

@@ -40,6 +40,12 @@ impl<'a> View<'a> {
         Self::read(&[])
     }
 
+    /// The same bytes, not to be written.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self { writable: false, ..self }
+    }
+
     /// How many bytes.
     pub fn len(self) -> usize {
         self.len

@@ -9,6 +9,7 @@ mod collective;
 mod few;
 mod fuse;
 mod id;
+mod message;
 mod net;
 mod price;
 mod refusal;

@@ -3,13 +3,21 @@
 //! A transport knows no collective. It connects two ranks by a [`Link`]: one ordered stream of messages
 //! in each direction, with credit. To add a transport, write one file and one line of [`all`].
 
+mod fifo;
+pub mod local;
+mod presence;
+pub mod shm;
+pub mod tcp;
+
 use std::sync::Arc;
 
-use crate::bootstrap::{Door, Node};
-use crate::error::Result;
+use crate::bootstrap::{Door, Node, Tcp};
+use crate::error::{Error, Result};
 use crate::health::Deadline;
 use crate::memory::{Bell, View};
 use crate::topology::{Channel, Cost};
+use local::{Hub, Local};
+use shm::Shm;
 
 /// What a link can do.
 #[derive(Clone, Copy, Debug)]
@@ -76,16 +84,25 @@ pub trait Link: Send {
     fn release(&self) -> Result<()>;
 
     /// Sends `pieces`, one after the other, as one message without copying them; false while there is
-    /// no credit. They are read until [`Link::settled`].
+    /// no credit. They are read until [`Link::settled`], after [`Link::fail`] too.
     fn lend(&self, pieces: &[View<'_>], tag: &Tag) -> Result<bool>;
 
     /// Whether nothing lent is still being read and nothing committed waits in this process.
+    ///
+    /// After [`Link::fail`] a reader that has begun is all that is waited for; it stops when its own call
+    /// ends, of which it has been told. No call may return while its buffers are lent.
     fn settled(&self) -> Result<bool>;
+
+    /// An error where the peer takes no more part: it left, failed, or died. Costs a system call; for a
+    /// rank that has waited a while. What the peer sent and released before is still there: after an error
+    /// look for progress once more, and give up only if there is none.
+    fn alive(&self) -> Result<()>;
 
     /// What else wakes a rank that waits for this link; nothing where the peer rings its bell.
     fn watch(&self) -> Option<Watch>;
 
-    /// Tells the peer that this side is done with the communicator because of an error.
+    /// Tells the peer that this side is done with the communicator because of an error, takes back what
+    /// was lent and not read yet, and gives back the peeked message. Nothing is sent or received after.
     fn fail(&self);
 }
 
@@ -101,8 +118,45 @@ pub trait Transport: Send + Sync {
     /// other rank that asks about the two.
     fn reach(&self, me: &Node, peer: &Node) -> Result<Cost, Reason>;
 
+    /// The most payload bytes of a message over its links.
+    fn slot(&self) -> usize;
+
+    /// When it needs TCP doors to be open.
+    fn tcp_doors(&self) -> Tcp {
+        Tcp::Never
+    }
+
     /// Opens a link; the peer does the same at the same time.
     fn connect(&self, meeting: &Meeting<'_>) -> Result<Box<dyn Link>>;
+}
+
+/// Every transport, the preferred first. A `hub` is what ranks have that are threads of one process.
+pub fn all(hub: Option<&Arc<Hub>>) -> Vec<Box<dyn Transport>> {
+    vec![Box::new(Local::new(hub.cloned())), Box::new(Shm), Box::new(tcp::Tcp)]
+}
+
+/// When TCP doors must be open for these transports: the first one serves wherever it reaches, so doors that
+/// it needs are needed in any case.
+pub fn tcp_doors(transports: &[Box<dyn Transport>]) -> Tcp {
+    match transports.first().map_or(Tcp::Never, |first| first.tcp_doors()) {
+        Tcp::Never => transports.iter().map(|transport| transport.tcp_doors()).max().unwrap_or(Tcp::Never),
+        _ => Tcp::Always,
+    }
+}
+
+/// The transports of these names, in this order; all of them where none are named.
+pub fn choose(names: Option<&[String]>, hub: Option<&Arc<Hub>>) -> Result<Vec<Box<dyn Transport>>> {
+    let mut known = all(hub);
+    let Some(names) = names else { return Ok(known) };
+    let take = |name: &String| match known.iter().position(|transport| transport.name() == name) {
+        Some(at) => Ok(known.swap_remove(at)),
+        None => {
+            let known: Vec<_> = all(hub).iter().map(|transport| transport.name()).collect();
+            let known = known.join(", ");
+            Err(Error::usage(format!("unknown transport `{name}`, or named twice; known are {known}")))
+        }
+    };
+    names.iter().map(take).collect()
 }
 
 /// Two ranks about to be linked.
@@ -123,4 +177,16 @@ pub struct Meeting<'a> {
     pub bell: &'a Arc<Bell>,
     /// When to give up.
     pub deadline: Deadline,
+}
+
+/// A message that no slot holds.
+#[cold]
+fn too_long(len: usize, slot: usize) -> Error {
+    Error::usage(format!("a message of {len} bytes; a slot holds {slot}"))
+}
+
+/// A [`Link::commit`] without its [`Link::reserve`].
+#[cold]
+fn not_reserved(len: usize) -> Error {
+    Error::usage(format!("commit of {len} bytes that were not reserved"))
 }

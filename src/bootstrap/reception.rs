@@ -1,0 +1,211 @@
+//! Who knocks is asked who it is: many at once, each for a bounded time, none holding up another.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+
+use super::handshake::{HELLO, Hello, Refusal, Reply, Waiter};
+use super::secret::{Secret, random};
+use super::stream::{Listener, Stream, Trouble, wait};
+use crate::error::{Error, Result};
+use crate::health::Deadline;
+
+/// How many may be asked at once.
+const PLACES: usize = 256;
+/// How long a stranger may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take while others wait for its place.
+const PATIENCE_WHEN_FULL: Duration = Duration::from_millis(200);
+/// How many refusals are remembered, for the error that says who is missing.
+const REMEMBERED: usize = 4;
+
+/// Listeners, and those who knocked and have not yet proved who they are.
+#[derive(Default)]
+pub(super) struct Reception {
+    listeners: Vec<Listener>,
+    strangers: Vec<Stranger>,
+    refusals: Vec<String>,
+    refused: usize,
+}
+
+struct Stranger {
+    stream: Stream,
+    since: Instant,
+    waiter: Waiter,
+}
+
+/// Somebody who has proved to be a rank.
+pub(super) struct Guest {
+    pub(super) stream: Stream,
+    pub(super) hello: Hello,
+}
+
+/// Why [`Reception::attend`] came back.
+pub(super) enum News {
+    /// These came in.
+    Guests(Vec<Guest>),
+    /// A rank came that the others cannot go together with; these came in beside it.
+    Odds(String, Vec<Guest>),
+    /// The other side of one of the watched streams is gone.
+    Gone,
+    /// The deadline passed.
+    Late,
+}
+
+impl Reception {
+    pub(super) fn listen(&mut self, listener: Listener) {
+        self.listeners.push(listener);
+    }
+
+    /// Attends to who knocks until somebody is in, or one of `watched` is hung up at its other end.
+    /// `judge` says why a rank that proved itself is not welcome.
+    pub(super) fn attend(
+        &mut self,
+        secret: &Secret,
+        judge: &mut dyn FnMut(&Hello) -> Result<(), Refusal>,
+        watched: &[BorrowedFd<'_>],
+        deadline: &Deadline,
+    ) -> Result<News> {
+        // Nobody was asked anything while nobody attended: that time does not count.
+        let now = Instant::now();
+        self.strangers.iter_mut().for_each(|stranger| stranger.since = now);
+        loop {
+            self.accept()?;
+            match self.listen_to_all(secret, judge) {
+                News::Guests(guests) if guests.is_empty() => {}
+                news => return Ok(news),
+            }
+            if deadline.passed() {
+                return Ok(News::Late);
+            }
+            if self.sleep(watched, deadline)? {
+                return Ok(News::Gone);
+            }
+        }
+    }
+
+    /// What came of those who were refused, for an error about one who is missing.
+    pub(super) fn refusals(&self) -> String {
+        match self.refused {
+            0 => String::new(),
+            1 => format!("; somebody was refused, who {}", self.refusals.join("")),
+            count => format!("; {count} were refused, the first of whom {}", self.refusals.join(", then ")),
+        }
+    }
+
+    fn accept(&mut self) -> Result<()> {
+        for index in 0..self.listeners.len() {
+            while self.make_place() {
+                let stream = match self.listeners[index].accept() {
+                    Ok(Some(stream)) => stream,
+                    Ok(None) => break,
+                    Err(cause) if no_descriptors(&cause) && !self.strangers.is_empty() => {
+                        self.strangers.remove(0);
+                        break;
+                    }
+                    Err(cause) => return Err(Error::system("accepting a connection", cause)),
+                };
+                let waiter = Waiter::new(random()?);
+                self.strangers.push(Stranger { stream, since: Instant::now(), waiter });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether one more may be asked; when all places are taken, whoever dawdles longest loses its own.
+    fn make_place(&mut self) -> bool {
+        self.strangers.retain(|stranger| stranger.since.elapsed() < PATIENCE);
+        if self.strangers.len() == PLACES && self.strangers[0].since.elapsed() > PATIENCE_WHEN_FULL {
+            self.strangers.remove(0);
+        }
+        self.strangers.len() < PLACES
+    }
+
+    fn listen_to_all(
+        &mut self,
+        secret: &Secret,
+        judge: &mut dyn FnMut(&Hello) -> Result<(), Refusal>,
+    ) -> News {
+        let mut guests = Vec::new();
+        let mut odds = None;
+        for mut stranger in std::mem::take(&mut self.strangers) {
+            match stranger.hear(secret, judge) {
+                Heard::Undecided => self.strangers.push(stranger),
+                Heard::Rank(hello) => guests.push(Guest { stream: stranger.stream, hello }),
+                Heard::Nobody(None) => {}
+                Heard::Nobody(Some(Refusal { why, fatal: true })) => odds = Some(why),
+                Heard::Nobody(Some(Refusal { why, fatal: false })) => {
+                    self.refused += 1;
+                    if self.refusals.len() < REMEMBERED {
+                        self.refusals.push(why);
+                    }
+                }
+            }
+        }
+        match odds {
+            None => News::Guests(guests),
+            Some(why) => News::Odds(why, guests),
+        }
+    }
+
+    /// Sleeps until something stirs; whether a watched stream was hung up.
+    fn sleep(&self, watched: &[BorrowedFd<'_>], deadline: &Deadline) -> Result<bool> {
+        let full = self.strangers.len() == PLACES;
+        let patience = if full { PATIENCE_WHEN_FULL } else { PATIENCE };
+        let expiry = self.strangers.first().map(|first| patience.saturating_sub(first.since.elapsed()));
+        let expiry = expiry.map(|left| left + Duration::from_millis(1));
+        let left = [deadline.left(), expiry].into_iter().flatten().min();
+        let mut fds: Vec<_> = watched.iter().map(|fd| PollFd::new(fd, PollFlags::RDHUP)).collect();
+        if !full {
+            fds.extend(self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
+        }
+        fds.extend(self.strangers.iter().map(|stranger| PollFd::new(&stranger.stream, PollFlags::IN)));
+        match wait(&mut fds, left) {
+            Ok(()) => Ok(fds[..watched.len()].iter().any(|fd| !fd.revents().is_empty())),
+            Err(Trouble::Os(cause)) => Err(Error::system("waiting for connections", cause)),
+            Err(Trouble::Late | Trouble::Closed) => Ok(false),
+        }
+    }
+}
+
+enum Heard {
+    Undecided,
+    Rank(Hello),
+    /// Not welcome; a mere look at the door leaves no note.
+    Nobody(Option<Refusal>),
+}
+
+impl Stranger {
+    fn hear(&mut self, secret: &Secret, judge: &mut dyn FnMut(&Hello) -> Result<(), Refusal>) -> Heard {
+        let mut buffer = [0; HELLO];
+        loop {
+            let room = self.waiter.wants().min(HELLO);
+            let count = match self.stream.try_read(&mut buffer[..room]) {
+                Ok(Some(count)) => count,
+                Ok(None) => return Heard::Undecided,
+                Err(_) => return Heard::Nobody(None),
+            };
+            let (words, outcome) = match self.waiter.hear(&buffer[..count], secret, judge) {
+                Reply::Listen => continue,
+                Reply::Say(words) => (words, Heard::Undecided),
+                Reply::Admit(words, hello) => (words, Heard::Rank(hello)),
+                Reply::Refuse(words, why) => (words, Heard::Nobody(Some(why))),
+            };
+            // These few bytes always fit into a fresh socket's buffer.
+            if !matches!(self.stream.try_write(&words), Ok(count) if count == words.len()) {
+                return Heard::Nobody(None);
+            }
+            if !matches!(outcome, Heard::Undecided) {
+                return outcome;
+            }
+        }
+    }
+}
+
+fn no_descriptors(cause: &io::Error) -> bool {
+    let errno = Errno::from_io_error(cause);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
+}

@@ -1,0 +1,64 @@
+//! Who is where, once the ranks have met.
+
+use std::ops::RangeInclusive;
+
+use super::wire::{Reader, Writer};
+use super::{Bootstrap, Door, Node, find_host};
+use crate::error::{Error, Kind, Result};
+
+/// Every rank's card, and the host that it lives on.
+#[derive(Clone, Debug)]
+pub struct Roster {
+    /// In rank order.
+    pub nodes: Vec<Node>,
+    /// For each rank, the lowest rank that shares its host.
+    pub hosts: Vec<u32>,
+}
+
+/// When ranks open TCP doors; alike on all ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tcp {
+    /// Never: no transport uses them.
+    Never,
+    /// If there are several hosts.
+    BetweenHosts,
+    /// In any case.
+    Always,
+}
+
+impl Roster {
+    /// Tells all ranks of each other. Where TCP doors are wanted, this rank's opens at one of `ports`
+    /// (`0..=0`: at any), for this host alone if all ranks share one.
+    ///
+    /// # Errors
+    /// As [`Bootstrap::all_gather`]; `Refused` where versions differ; `System` where no port is free.
+    pub fn gather(
+        bootstrap: &mut dyn Bootstrap,
+        door: &mut Door,
+        tcp: Tcp,
+        ports: &RangeInclusive<u16>,
+    ) -> Result<Self> {
+        let me = bootstrap.rank();
+        let cards = bootstrap.all_gather(&Node::here(door).encode())?;
+        let mut nodes = decode(&cards)?;
+
+        let host = find_host(&nodes, me);
+        let said = bootstrap.all_gather(&Writer::default().u32(host).done())?;
+        let read = |(rank, bytes): (usize, &Vec<u8>)| {
+            let host = Reader::new(bytes).u32().filter(|&host| host as usize <= rank);
+            host.ok_or_else(|| Error::new(Kind::Refused, format!("rank {rank} sent a host that cannot be")))
+        };
+        let hosts = said.iter().enumerate().map(read).collect::<Result<Vec<u32>>>()?;
+
+        if tcp == Tcp::Always || tcp == Tcp::BetweenHosts && hosts.iter().any(|&host| host != 0) {
+            let loopback = nodes.iter().all(|node| node.shares_loopback(&nodes[0]));
+            nodes[me].tcp = door.open_tcp(loopback, bootstrap.address(), ports)?;
+            nodes = decode(&bootstrap.all_gather(&nodes[me].encode())?)?;
+        }
+        Ok(Self { nodes, hosts })
+    }
+}
+
+fn decode(cards: &[Vec<u8>]) -> Result<Vec<Node>> {
+    cards.iter().enumerate().map(|(rank, bytes)| Node::decode(rank, bytes)).collect()
+}

@@ -1,0 +1,225 @@
+//! Sockets that never block for longer than a deadline allows.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
+    listen, recv, send, socket_with,
+};
+
+use crate::error::{Error, Kind, Result};
+use crate::health::Deadline;
+use crate::sys::socket;
+
+/// How many connections may wait to be accepted; the kernel may allow fewer.
+const BACKLOG: i32 = 4096;
+
+/// A connection to a rank, or to somebody who says so.
+pub(super) enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+/// Why bytes did not go through.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The other side hung up.
+    Closed,
+    /// The deadline passed.
+    Late,
+    /// The operating system failed.
+    Os(io::Error),
+}
+
+impl From<Errno> for Trouble {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::CONNRESET | Errno::PIPE => Self::Closed,
+            errno => Self::Os(errno.into()),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(stream) => stream.as_fd(),
+            Self::Tcp(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl Stream {
+    /// Reads what is there; `None` while nothing is.
+    pub(super) fn try_read(&self, into: &mut [u8]) -> Result<Option<usize>, Trouble> {
+        loop {
+            return match recv(self, &mut *into, RecvFlags::DONTWAIT) {
+                Ok((0, _)) if !into.is_empty() => Err(Trouble::Closed),
+                Ok((count, _)) => Ok(Some(count)),
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => Ok(None),
+                Err(errno) => Err(errno.into()),
+            };
+        }
+    }
+
+    /// Writes what fits; 0 while nothing does.
+    pub(super) fn try_write(&self, bytes: &[u8]) -> Result<usize, Trouble> {
+        loop {
+            return match send(self, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(count) => Ok(count),
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => Ok(0),
+                Err(errno) => Err(errno.into()),
+            };
+        }
+    }
+
+    /// Reads exactly so many bytes.
+    pub(super) fn read(&self, mut into: &mut [u8], deadline: &Deadline) -> Result<(), Trouble> {
+        while !into.is_empty() {
+            match self.try_read(into)? {
+                Some(count) => into = &mut into[count..],
+                None => wait(&mut [PollFd::new(self, PollFlags::IN)], deadline.left())?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all of it.
+    pub(super) fn write(&self, mut bytes: &[u8], deadline: &Deadline) -> Result<(), Trouble> {
+        while !bytes.is_empty() {
+            match self.try_write(bytes)? {
+                0 => wait(&mut [PollFd::new(self, PollFlags::OUT)], deadline.left())?,
+                count => bytes = &bytes[count..],
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sleeps until one of `fds` stirs; late when none did in time.
+pub(super) fn wait(fds: &mut [PollFd<'_>], left: Option<Duration>) -> Result<(), Trouble> {
+    // Rounded up, so that a wait which ends has really reached its deadline.
+    let left = left.map(|left| left.saturating_add(Duration::from_micros(1)));
+    let left = left.and_then(|left| Timespec::try_from(left).ok());
+    match poll(fds, left.as_ref()) {
+        Ok(0) => Err(Trouble::Late),
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(errno) => Err(Trouble::Os(errno.into())),
+    }
+}
+
+/// A place at which others may connect.
+pub(super) enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(listener) => listener.as_fd(),
+            Self::Tcp(listener) => listener.as_fd(),
+        }
+    }
+}
+
+impl Listener {
+    /// Listens at an abstract UNIX socket: a name that no file bears and that ends with its holder.
+    pub(super) fn unix(name: &str) -> io::Result<Self> {
+        let address = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        bind(&socket, &address)?;
+        listen(&socket, BACKLOG)?;
+        Ok(Self::Unix(socket.into()))
+    }
+
+    /// Listens at a port; at any free one where it is 0.
+    pub(super) fn tcp(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        listen(&listener, BACKLOG)?;
+        Ok(Self::Tcp(listener))
+    }
+
+    /// Where a TCP listener listens.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Unix(_) => None,
+            Self::Tcp(listener) => listener.local_addr().ok(),
+        }
+    }
+
+    /// The next who knocks, if anybody does. Through a UNIX socket only processes of this user come in.
+    pub(super) fn accept(&self) -> io::Result<Option<Stream>> {
+        let socket = match accept_with(self, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            Ok(socket) => socket,
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        };
+        Ok(match self {
+            Self::Unix(_) => same_user(&socket)?.then(|| Stream::Unix(socket.into())),
+            Self::Tcp(_) => {
+                let stream = TcpStream::from(socket);
+                stream.set_nodelay(true)?;
+                Some(Stream::Tcp(stream))
+            }
+        })
+    }
+}
+
+/// Whether this user's process is at the other end of a UNIX socket.
+fn same_user(socket: &OwnedFd) -> io::Result<bool> {
+    Ok(socket::peer_user(socket)? == rustix::process::geteuid().as_raw())
+}
+
+/// What became of an attempt to connect.
+pub(super) enum Dialed {
+    /// It worked.
+    Open(Stream),
+    /// Nobody listens there, now.
+    Absent(io::Error),
+    /// Somebody listens there, but too many knock at once.
+    Busy,
+}
+
+/// Connects to an abstract UNIX socket, whose holder must be this user.
+pub(super) fn dial_unix(name: &str) -> Result<Dialed> {
+    let failed = |cause: Errno| Error::system(format!("connecting to the UNIX socket @{name}"), cause);
+    let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).map_err(failed)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed)?;
+    match connect(&socket, &address) {
+        Ok(()) => {}
+        Err(Errno::AGAIN) => return Ok(Dialed::Busy),
+        Err(Errno::CONNREFUSED) => return Ok(Dialed::Absent(Errno::CONNREFUSED.into())),
+        Err(errno) => return Err(failed(errno)),
+    }
+    if !same_user(&socket).map_err(|cause| Error::system("asking who holds a UNIX socket", cause))? {
+        let text = format!("another user holds the UNIX socket @{name}: start the job under another name");
+        return Err(Error::new(Kind::Refused, text));
+    }
+    Ok(Dialed::Open(Stream::Unix(socket.into())))
+}
+
+/// Connects to a port within `allowed`.
+pub(super) fn dial_tcp(address: SocketAddr, allowed: Duration) -> Result<Dialed> {
+    if allowed.is_zero() {
+        return Ok(Dialed::Absent(io::ErrorKind::TimedOut.into()));
+    }
+    let stream = match TcpStream::connect_timeout(&address, allowed) {
+        Ok(stream) => stream,
+        Err(cause) => return Ok(Dialed::Absent(cause)),
+    };
+    let prepared = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
+    prepared.map_err(|cause| Error::system(format!("preparing a connection to {address}"), cause))?;
+    Ok(Dialed::Open(Stream::Tcp(stream)))
+}

@@ -1,0 +1,226 @@
+//! What the communicators of one rank share: where the others are, and how to reach them.
+
+use std::sync::{Arc, OnceLock};
+
+use super::Communicator;
+use super::choice::Settings;
+use super::core::Group;
+use super::progress::Progress;
+use crate::bootstrap::{self, Bootstrap, Door, Roster, Secret};
+use crate::config::Config;
+use crate::engine::{Patience, Port};
+use crate::error::{Error, Kind, Result};
+use crate::health::Deadline;
+use crate::memory::Bell;
+use crate::plan::{Core, Host, Machine};
+use crate::topology::{Cost, Topology};
+use crate::transport::local::Hub;
+use crate::transport::{self, Link, Meeting, Transport};
+
+/// What crossing between two ranks of a communicator costs.
+pub(super) type Costs = Box<dyn Fn(usize, usize) -> Cost>;
+
+/// What one core does, as measured on a Zen 4 server with everything in cache.
+const CORE: Core = Core { step_ns: 20, copy_per_us: 45_000, reduce_per_us: 45_000 };
+/// What a host's memory and network do; the memory as measured there on two cores, the network nominal.
+const HOST: Host = Host { cores: 1, memory_per_us: 50_000, network_per_us: 10_000 };
+
+/// See the module.
+pub(super) struct Context {
+    /// This rank, as the job numbers it.
+    me: usize,
+    roster: Roster,
+    door: Door,
+    /// In the order of preference.
+    transports: Vec<Box<dyn Transport>>,
+    patience: Patience,
+    /// The fewest cores of any rank's host.
+    cores: u32,
+    progress: OnceLock<Progress>,
+}
+
+impl Context {
+    /// Meets the other ranks and learns where they are.
+    fn join(
+        bootstrap: &mut dyn Bootstrap,
+        config: &Config,
+        transports: Vec<Box<dyn Transport>>,
+    ) -> Result<Self> {
+        let (me, size) = (bootstrap.rank(), bootstrap.size());
+        compare_settings(bootstrap, config)?;
+        let secret = Secret::agree(bootstrap, config.secret.as_ref())?;
+        let mut door = Door::open(&config.job, me, size, secret)?;
+        let tcp = transport::tcp_doors(&transports);
+        let roster = Roster::gather(bootstrap, &mut door, tcp, &config.ports)?;
+        let here = roster.hosts.iter().filter(|host| **host == roster.hosts[me]).count();
+        let patience = Patience::for_host(here, cores());
+        let cores = fewest_cores(bootstrap)?;
+        Ok(Self { me, roster, door, transports, patience, cores, progress: OnceLock::new() })
+    }
+
+    /// Opens a link of a communicator.
+    pub(super) fn link(
+        &self,
+        group: &Group,
+        port: Port,
+        bell: &Arc<Bell>,
+        deadline: Deadline,
+    ) -> Result<Box<dyn Link>> {
+        let peer = group.members[port.peer as usize] as usize;
+        let transport = self.transport(peer)?;
+        let meeting = Meeting {
+            me: self.me,
+            peer,
+            communicator: group.id,
+            channel: port.channel,
+            node: &self.roster.nodes[peer],
+            door: &self.door,
+            bell,
+            deadline,
+        };
+        transport.connect(&meeting).map_err(|error| error.with(port.peer as usize))
+    }
+
+    fn transport(&self, peer: usize) -> Result<&dyn Transport> {
+        let (me, peer) = (&self.roster.nodes[self.me], &self.roster.nodes[peer]);
+        let mut reasons = Vec::new();
+        for transport in &self.transports {
+            match transport.reach(me, peer) {
+                Ok(_) => return Ok(&**transport),
+                Err(reason) => reasons.push(format!("{}: {reason}", transport.name())),
+            }
+        }
+        Err(Error::new(Kind::System, format!("no transport reaches it ({})", reasons.join("; "))))
+    }
+
+    /// What the pricer must know of a communicator's machine: nothing but what all ranks agree on.
+    pub(super) fn machine(self: &Arc<Self>, group: &Group) -> Machine<Costs> {
+        let (context, members) = (self.clone(), group.members.clone());
+        let cost = move |a: usize, b: usize| context.cost(members[a] as usize, members[b] as usize);
+        Machine {
+            topology: group.topology.clone(),
+            cost: Box::new(cost),
+            core: CORE,
+            host: Host { cores: self.cores, ..HOST },
+            slot: self.slot() as u32,
+            credit: 4,
+            lends: false,
+        }
+    }
+
+    fn cost(&self, a: usize, b: usize) -> Cost {
+        let (a, b) = (&self.roster.nodes[a], &self.roster.nodes[b]);
+        let reached = self.transports.iter().find_map(|transport| transport.reach(a, b).ok());
+        reached.unwrap_or(Cost { latency_ns: u32::MAX, bytes_per_us: 1 })
+    }
+
+    /// The most payload bytes of a message; the same on all ranks.
+    pub(super) fn slot(&self) -> usize {
+        self.transports.iter().map(|transport| transport.slot()).min().unwrap_or(1 << 16)
+    }
+
+    /// How long to try before sleeping.
+    pub(super) fn patience(&self) -> Patience {
+        self.patience
+    }
+
+    /// The thread that runs works; started by the first.
+    pub(super) fn progress(&self) -> Result<&Progress> {
+        if let Some(progress) = self.progress.get() {
+            return Ok(progress);
+        }
+        let started = Progress::start()?;
+        Ok(self.progress.get_or_init(|| started))
+    }
+}
+
+/// Cores that this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get())
+}
+
+/// The fewest cores that any rank may use; all ranks agree on it.
+fn fewest_cores(bootstrap: &mut dyn Bootstrap) -> Result<u32> {
+    let all = bootstrap.all_gather(&(cores() as u32).to_le_bytes())?;
+    let all = all.iter().map(|bytes| bytes.as_slice().try_into().map_or(1, u32::from_le_bytes));
+    Ok(all.min().unwrap_or(1))
+}
+
+/// What a rank's environment says must not differ from what the others' says: plans are chosen by it.
+fn compare_settings(bootstrap: &mut dyn Bootstrap, config: &Config) -> Result<()> {
+    let transports = config.transports.as_ref().map_or("all".into(), |names| names.join(","));
+    let algorithms = config.algorithms.iter().map(|(kind, name)| match kind {
+        Some(kind) => format!("{kind}={name}"),
+        None => name.clone(),
+    });
+    let algorithms = algorithms.collect::<Vec<_>>().join(",");
+    let mine = format!(
+        "KOLO_TRANSPORT={transports} KOLO_ALGORITHM={algorithms} KOLO_DETERMINISTIC={}",
+        u8::from(config.deterministic)
+    );
+    let all = bootstrap.all_gather(mine.as_bytes())?;
+    match all.iter().position(|theirs| theirs != mine.as_bytes()) {
+        None => Ok(()),
+        Some(other) => Err(Error::new(
+            Kind::Mismatch,
+            format!(
+                "settings differ: this rank has {mine}, rank {other} has {}; give all ranks the same",
+                String::from_utf8_lossy(&all[other])
+            ),
+        )),
+    }
+}
+
+impl Communicator {
+    /// All ranks of the job that a launcher started, as the environment says: `kolo run`, mpirun, mpiexec,
+    /// srun, torchrun, or variables set by hand. Without any of them, one rank.
+    ///
+    /// # Errors
+    /// `Usage` names a variable with a value that cannot be, `Deadline` the ranks that did not come,
+    /// `Refused` says why a rank was not let in, `System` what the operating system refused.
+    pub fn from_env() -> Result<Self> {
+        Self::join(&Config::from_env()?)
+    }
+
+    /// The same, as a configuration says.
+    pub fn join(config: &Config) -> Result<Self> {
+        let mut bootstrap = bootstrap::join(config, Deadline::after(config.deadline))?;
+        let transports = transport::choose(config.transports.as_deref(), None)?;
+        Self::over(&mut *bootstrap, config, transports).map_err(|error| error.at(config.rank))
+    }
+
+    /// A job of `size` ranks that are threads of this process: hand one to each thread.
+    pub fn local(size: usize) -> Result<Vec<Self>> {
+        Self::threads(size, &Config { transports: Some(vec!["local".into()]), ..Config::alone() })
+    }
+
+    /// A job of `size` threads, over the transports that a configuration says.
+    pub fn threads(size: usize, config: &Config) -> Result<Vec<Self>> {
+        if size == 0 {
+            return Err(Error::usage("a communicator has at least one rank"));
+        }
+        let hub = Hub::new();
+        let join = |mut bootstrap: bootstrap::Local| {
+            let transports = transport::choose(config.transports.as_deref(), Some(&hub))?;
+            Self::over(&mut bootstrap, config, transports)
+        };
+        // Ranks meet at once, so each needs a thread of its own.
+        std::thread::scope(|scope| {
+            let ranks = bootstrap::Local::all(size, Deadline::after(config.deadline)).into_iter();
+            let ranks: Vec<_> = ranks.map(|rank| scope.spawn(|| join(rank))).collect();
+            ranks.into_iter().map(|rank| rank.join().expect("joining does not panic")).collect()
+        })
+    }
+
+    fn over(
+        bootstrap: &mut dyn Bootstrap,
+        config: &Config,
+        transports: Vec<Box<dyn Transport>>,
+    ) -> Result<Self> {
+        let context = Context::join(bootstrap, config, transports)?;
+        let (rank, size) = (bootstrap.rank(), bootstrap.size());
+        let topology = Topology::new(context.roster.hosts.clone());
+        let group = Group { id: 0, rank, members: (0..size as u32).collect(), topology };
+        Self::new(Arc::new(context), group, Settings::of(config)?)
+    }
+}

@@ -1,0 +1,240 @@
+//! What runs the calls of one communicator, wherever it is: with its owner, or with the progress thread.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::ask::Ask;
+use super::choice::{Choice, Explanation, Settings};
+use super::context::Context;
+use crate::algorithm;
+use crate::algorithm::choose::Needs;
+use crate::engine::{Engine, Request, Ride, Route, Routine, Signature, Wait, Walk, mix};
+use crate::error::{Error, Result};
+use crate::health::Deadline;
+use crate::memory::{Bell, Scratch, View};
+use crate::plan::{self, Collective, CollectiveKind, Plan};
+use crate::topology::Topology;
+
+/// The ranks of a communicator.
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    /// The same number on all its ranks, another for each communicator of the job.
+    pub(super) id: u64,
+    /// This rank.
+    pub(super) rank: usize,
+    /// Each rank, as the job numbers it.
+    pub(super) members: Vec<u32>,
+    /// Who stands where.
+    pub(super) topology: Topology,
+}
+
+/// What a route is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Destination {
+    routine: Routine,
+    root: u32,
+    algorithm: u8,
+    peers: (Option<u32>, Option<u32>),
+}
+
+/// A call that has begun: its route and what its messages say.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begun {
+    route: usize,
+    pub(super) signature: Signature,
+}
+
+/// See the module.
+pub(crate) struct Core {
+    context: Arc<Context>,
+    group: Group,
+    engine: Engine,
+    choice: Choice,
+    routes: Vec<(Destination, Route)>,
+    sequence: u64,
+    failed: Option<Error>,
+    /// The input times its factor, for pre-multiplied sums.
+    prescaled: Scratch,
+    pub(super) settings: Settings,
+}
+
+impl Core {
+    pub(super) fn new(
+        context: Arc<Context>,
+        group: Group,
+        settings: Settings,
+        abort: Arc<AtomicBool>,
+    ) -> Result<Self> {
+        let patience = context.patience();
+        let engine = Engine::new(Bell::new()?, context.slot(), patience, abort);
+        let choice = Choice::default();
+        Ok(Self {
+            context,
+            group,
+            engine,
+            choice,
+            routes: Vec::new(),
+            sequence: 0,
+            failed: None,
+            prescaled: Scratch::default(),
+            settings,
+        })
+    }
+
+    pub(super) fn bell(&self) -> &Arc<Bell> {
+        self.engine.bell()
+    }
+
+    /// Runs a call to its end, on the calling thread.
+    pub(super) fn run(&mut self, ask: &Ask, input: View<'_>, output: View<'_>) -> Result<()> {
+        let begun = self.begin(ask, input)?;
+        let input = prescaled(ask, input, &mut self.prescaled);
+        let request = request(ask, &begun, input, output);
+        let outcome = self.engine.run(&self.routes[begun.route].1, &request, self.settings.deadline);
+        outcome.map_err(|error| self.fail(error, &begun.signature))
+    }
+
+    /// Finds the route of a call, opening its links where they are not open yet.
+    pub(super) fn begin(&mut self, ask: &Ask, input: View<'_>) -> Result<Begun> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let size = self.group.members.len();
+        let algorithm = match ask.routine {
+            Routine::Collective(kind) => {
+                let rank_order = ask.reduction.as_ref().is_some_and(|by| !by.reducer.commutes());
+                let needs = Needs { rank_order, edge_local: ask.edges() };
+                self.choose(kind, ask.count(size) * ask.dtype.size(), needs)?
+            }
+            Routine::PointToPoint => 0,
+        };
+        let collective = matches!(ask.routine, Routine::Collective(_));
+        self.sequence += u64::from(collective);
+        let signature = Signature {
+            communicator: self.group.id,
+            sequence: if collective { self.sequence } else { 0 },
+            count: ask.count(size) as u64,
+            routine: ask.routine,
+            dtype: ask.dtype,
+            op: ask.reduction.as_ref().map(|by| by.op),
+            algorithm,
+            root: ask.root as u32,
+            counts: ask.counts_hash(),
+        };
+        let wanted = Destination { routine: ask.routine, root: ask.root as u32, algorithm, peers: ask.peers };
+        let route = match self.routes.iter().position(|(known, _)| *known == wanted) {
+            Some(route) => route,
+            None => self.open(wanted).map_err(|error| self.fail(error, &signature))?,
+        };
+        if let Some(reducer) = ask.prescales() {
+            self.prescaled.ensure(input.len());
+            reducer.prescale(self.prescaled.view().part(0..input.len()), input);
+        }
+        Ok(Begun { route, signature })
+    }
+
+    /// Gets ready to walk a call that has begun.
+    pub(super) fn ride<'a>(
+        &'a mut self,
+        ask: &'a Ask,
+        begun: &Begun,
+        input: View<'a>,
+        output: View<'a>,
+    ) -> Ride<'a> {
+        let input = prescaled(ask, input, &mut self.prescaled);
+        let request = request(ask, begun, input, output);
+        self.engine.ride(&self.routes[begun.route].1, &request)
+    }
+
+    /// The cursors of a call that has begun, and its waiting.
+    pub(super) fn set_out(&self, begun: &Begun) -> (Walk, Wait) {
+        let walk = Walk::new(&self.routes[begun.route].1);
+        (walk, Wait::new(self.engine.patience(), self.settings.deadline))
+    }
+
+    /// Set by whoever aborts the communicator.
+    pub(super) fn abort(&self) -> &Arc<AtomicBool> {
+        self.engine.abort()
+    }
+
+    /// Marks the communicator as failed and tells its peers: its other calls return this error too.
+    pub(super) fn fail(&mut self, error: Error, signature: &Signature) -> Error {
+        let error = error.at(self.group.rank).during(signature.short());
+        self.failed = Some(error.clone());
+        self.engine.fail();
+        error
+    }
+
+    fn open(&mut self, wanted: Destination) -> Result<usize> {
+        let plan = Arc::new(self.plan(wanted)?);
+        let deadline = Deadline::after(self.settings.deadline);
+        for port in self.engine.missing(&plan) {
+            let link = self.context.link(&self.group, port, self.engine.bell(), deadline)?;
+            self.engine.add(port, link);
+        }
+        self.routes.push((wanted, self.engine.route(plan)));
+        Ok(self.routes.len() - 1)
+    }
+
+    fn plan(&self, wanted: Destination) -> Result<Plan> {
+        let Group { rank, topology, .. } = &self.group;
+        match wanted.routine {
+            Routine::PointToPoint => Ok(Plan::message(*rank as u32, wanted.peers.0, wanted.peers.1)),
+            Routine::Collective(kind) => {
+                let algorithm = algorithm::ALL[usize::from(wanted.algorithm)];
+                let collective = kind.at(wanted.root as usize);
+                algorithm.plan(collective, *rank, topology).ok_or_else(|| {
+                    Error::usage(format!(
+                        "{} has no plan for {kind} on {} ranks",
+                        algorithm.name(),
+                        topology.size()
+                    ))
+                })
+            }
+        }
+    }
+
+    /// What a call would walk.
+    pub(super) fn explain(&mut self, collective: Collective, bytes: usize) -> Result<Explanation> {
+        let index = self.choose(collective.kind, bytes, Needs::default())?;
+        let algorithm = algorithm::ALL[usize::from(index)];
+        let topology = &self.group.topology;
+        let plans = algorithm::plans(algorithm, collective, topology).expect("what was chosen has a plan");
+        let machine = self.context.machine(&self.group);
+        let predicted_ns = plan::price(&plans, &machine, bytes as u64);
+        Ok(Explanation {
+            algorithm: algorithm.name(),
+            fingerprint: plans[self.group.rank].fingerprint(),
+            predicted_ns: predicted_ns.map_err(|refusal| Error::usage(refusal.to_string()))?,
+        })
+    }
+
+    fn choose(&mut self, kind: CollectiveKind, bytes: usize, needs: Needs) -> Result<u8> {
+        let Self { choice, settings, context, group, .. } = self;
+        choice.pick(kind, bytes, needs, settings, || context.machine(group))
+    }
+
+    /// A number that all ranks of this communicator agree on and no other communicator has.
+    pub(super) fn child_id(&self, color: u64) -> u64 {
+        mix(mix(self.group.id, self.sequence), color)
+    }
+}
+
+/// What the plan reads as the input: the caller's, or what [`Core::begin`] made of it.
+fn prescaled<'a>(ask: &Ask, input: View<'a>, prescaled: &'a mut Scratch) -> View<'a> {
+    match ask.prescales() {
+        Some(_) => prescaled.view().part(0..input.len()),
+        None => input,
+    }
+}
+
+fn request<'a>(ask: &'a Ask, begun: &Begun, input: View<'a>, output: View<'a>) -> Request<'a> {
+    Request {
+        signature: begun.signature,
+        shape: ask.shape(),
+        input,
+        output,
+        reducer: ask.reduction.as_ref().map(|by| &by.reducer),
+        edges: ask.edges(),
+    }
+}

@@ -1,0 +1,590 @@
+//! What the environment says: the only place that reads it, once.
+//!
+//! A rank learns its number and how to meet the others from the first of these that speaks:
+//!
+//! | launcher            | rank and size from                            | the ranks meet                            |
+//! | ------------------- | --------------------------------------------- | ----------------------------------------- |
+//! | `kolo run`, by hand | `KOLO_RANK`, `KOLO_SIZE`                      | at `KOLO_RENDEZVOUS`                      |
+//! | Open MPI            | `OMPI_COMM_WORLD_RANK`, `_SIZE`               | at a UNIX socket named after the job      |
+//! | MPICH, Intel MPI    | `PMI_RANK`, `PMI_SIZE`                        | through `PMI_FD`                          |
+//! | torchrun            | `RANK`, `WORLD_SIZE`                          | at a UNIX socket named after `MASTER_PORT` |
+//! | srun                | `SLURM_PROCID`, `SLURM_STEP_NUM_TASKS`        | at a UNIX socket named after the step     |
+//! | none                | one rank                                      | -                                         |
+//!
+//! `KOLO_RENDEZVOUS` is obeyed under any launcher; across hosts, all but PMI need it.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::os::fd::RawFd;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::bootstrap::{Secret, digest, hex};
+use crate::error::{Error, Result};
+use crate::plan::CollectiveKind;
+
+/// The variables that are kolo's own, and what each means.
+pub const VARIABLES: [(&str, &str); 14] = [
+    ("KOLO_RANK", "this rank's number, from 0"),
+    ("KOLO_SIZE", "how many ranks there are"),
+    ("KOLO_LOCAL_RANK", "this rank's number among those of its host"),
+    ("KOLO_LOCAL_SIZE", "how many ranks there are on this host"),
+    ("KOLO_JOB", "the job's name, alike on all ranks"),
+    ("KOLO_RENDEZVOUS", "where rank 0 waits for the others: host:port, or @name for an abstract UNIX socket"),
+    ("KOLO_LISTEN_FD", "rank 0 only: a descriptor that already listens at KOLO_RENDEZVOUS=@name"),
+    ("KOLO_SECRET", "the job's secret, at least 16 bytes"),
+    ("KOLO_SECRET_FILE", "a file that holds the job's secret"),
+    ("KOLO_PORT", "the port or ports (a-b) at which this host's ranks may listen; by default any"),
+    ("KOLO_TRANSPORT", "the transports that may be used, such as shm,tcp; by default all"),
+    ("KOLO_DEADLINE", "after how many seconds a call gives up, or none; by default 600"),
+    (
+        "KOLO_ALGORITHM",
+        "the algorithm for all collectives (ring) or for some (all_reduce=ring,broadcast=tree)",
+    ),
+    (
+        "KOLO_DETERMINISTIC",
+        "1: results depend on the ranks' data alone, whatever the algorithm; by default 0",
+    ),
+];
+
+/// The most ranks that a job may have.
+const MOST_RANKS: usize = 1 << 20;
+/// The longest deadline that is not "none": a hundred years, so that the clock cannot overflow.
+const LONGEST: f64 = 100.0 * 365.0 * 86400.0;
+
+/// Everything that the environment says.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who started this rank.
+    pub launcher: Launcher,
+    /// This rank.
+    pub rank: usize,
+    /// How many there are.
+    pub size: usize,
+    /// This rank's number among those of its host, and how many those are, as the launcher says.
+    pub local: Option<(usize, usize)>,
+    /// The job's name.
+    pub job: String,
+    /// How the ranks meet.
+    pub way: Way,
+    /// The job's secret, where one was given.
+    pub secret: Option<Secret>,
+    /// The ports at which a rank may listen; `0..=0` stands for any.
+    pub ports: RangeInclusive<u16>,
+    /// The transports that may be used; nothing stands for all.
+    pub transports: Option<Vec<String>>,
+    /// After how long a call gives up; nothing stands for never.
+    pub deadline: Option<Duration>,
+    /// Named algorithms: for a collective, or for all of them. A later one counts more.
+    pub algorithms: Vec<(Option<CollectiveKind>, String)>,
+    /// Whether only plans may run whose order of reduction is the ranks' order.
+    pub deterministic: bool,
+}
+
+/// Who starts ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Launcher {
+    /// Nobody: one rank.
+    None,
+    /// `kolo run`, or a person.
+    Kolo,
+    /// Open MPI's mpirun.
+    OpenMpi,
+    /// The mpiexec of MPICH or Intel MPI, or another that speaks PMI-1.
+    Pmi,
+    /// torchrun.
+    Torchrun,
+    /// Slurm's srun.
+    Slurm,
+}
+
+/// How ranks meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// There is one rank.
+    Alone,
+    /// At rank 0.
+    Star(Rendezvous),
+    /// Through the launcher's key-value store.
+    Pmi {
+        /// The inherited descriptor on which the launcher answers.
+        fd: RawFd,
+    },
+}
+
+/// Where rank 0 waits for the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendezvous {
+    /// The place.
+    pub place: Place,
+    /// Rank 0 under `kolo run`: the inherited descriptor that listens there already.
+    pub listener: Option<RawFd>,
+}
+
+/// Where somebody may listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// An abstract UNIX socket, by its name.
+    Unix(String),
+    /// `host:port`.
+    Tcp(String),
+}
+
+impl Place {
+    /// The UNIX socket of this user that stands for `what`.
+    pub(crate) fn of_user(what: &str) -> Self {
+        let user = rustix::process::geteuid().as_raw();
+        Self::Unix(format!("kolo-{user}-{}", hex(&digest(what.as_bytes())[..12])))
+    }
+}
+
+impl Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(name) => write!(f, "@{name}"),
+            Self::Tcp(host) => f.write_str(host),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// `Usage` names the variable, its value and what is expected.
+    pub fn from_env() -> Result<Self> {
+        Self::read(&|name| std::env::var_os(name))
+    }
+
+    /// What an empty environment says: one rank.
+    pub fn alone() -> Self {
+        Self::read(&|_| None).expect("nothing is wrong with nothing")
+    }
+
+    /// Reads the variables that `lookup` knows.
+    ///
+    /// # Errors
+    /// `Usage` names the variable, its value and what is expected.
+    pub fn read(lookup: &dyn Fn(&str) -> Option<OsString>) -> Result<Self> {
+        let env = Environment { lookup };
+        let seat = seat(&env)?;
+        let Seat { launcher, rank, size, local, .. } = seat;
+        let job = env.text("KOLO_JOB")?.unwrap_or_else(|| seat.job.clone());
+        Ok(Self {
+            launcher,
+            rank,
+            size,
+            local,
+            way: way(&env, &seat, &job)?,
+            job,
+            secret: secret(&env)?,
+            ports: ports(&env)?,
+            transports: env.text("KOLO_TRANSPORT")?.map(|list| words(&list)),
+            deadline: deadline(&env)?,
+            algorithms: algorithms(&env)?,
+            deterministic: flag(&env, "KOLO_DETERMINISTIC")?,
+        })
+    }
+}
+
+/// A rank's place as its launcher gives it.
+struct Seat {
+    launcher: Launcher,
+    rank: usize,
+    size: usize,
+    local: Option<(usize, usize)>,
+    /// Names the job among all of this user's on this host.
+    job: String,
+}
+
+/// Which variables of a launcher say what.
+struct Names {
+    launcher: Launcher,
+    /// Tells that this launcher started the rank.
+    sign: &'static str,
+    rank: &'static str,
+    size: &'static str,
+    local_rank: &'static str,
+    local_size: &'static str,
+    /// Together they name the job.
+    job: &'static [&'static str],
+}
+
+const LAUNCHERS: [Names; 5] = [
+    Names {
+        launcher: Launcher::Kolo,
+        sign: "KOLO_RANK",
+        rank: "KOLO_RANK",
+        size: "KOLO_SIZE",
+        local_rank: "KOLO_LOCAL_RANK",
+        local_size: "KOLO_LOCAL_SIZE",
+        job: &[],
+    },
+    Names {
+        launcher: Launcher::OpenMpi,
+        sign: "OMPI_COMM_WORLD_RANK",
+        rank: "OMPI_COMM_WORLD_RANK",
+        size: "OMPI_COMM_WORLD_SIZE",
+        local_rank: "OMPI_COMM_WORLD_LOCAL_RANK",
+        local_size: "OMPI_COMM_WORLD_LOCAL_SIZE",
+        job: &["PMIX_NAMESPACE"],
+    },
+    Names {
+        launcher: Launcher::Pmi,
+        sign: "PMI_RANK",
+        rank: "PMI_RANK",
+        size: "PMI_SIZE",
+        local_rank: "MPI_LOCALRANKID",
+        local_size: "MPI_LOCALNRANKS",
+        job: &[],
+    },
+    Names {
+        launcher: Launcher::Torchrun,
+        sign: "TORCHELASTIC_RUN_ID",
+        rank: "RANK",
+        size: "WORLD_SIZE",
+        local_rank: "LOCAL_RANK",
+        local_size: "LOCAL_WORLD_SIZE",
+        job: &["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT"],
+    },
+    Names {
+        launcher: Launcher::Slurm,
+        // Only srun sets it; in a batch script, which is no rank, there is a SLURM_PROCID as well.
+        sign: "SLURM_STEP_NUM_TASKS",
+        rank: "SLURM_PROCID",
+        size: "SLURM_STEP_NUM_TASKS",
+        local_rank: "SLURM_LOCALID",
+        local_size: "SLURM_STEP_TASKS_PER_NODE",
+        job: &["SLURM_JOB_ID", "SLURM_STEP_ID"],
+    },
+];
+
+fn seat(env: &Environment<'_>) -> Result<Seat> {
+    let mut found = None;
+    for names in &LAUNCHERS {
+        if env.text(names.sign)?.is_some() {
+            found = Some(names);
+            break;
+        }
+    }
+    let Some(names) = found else {
+        if let Some(size) = env.text("KOLO_SIZE")? {
+            return Err(env.wrong("KOLO_SIZE", &size, "KOLO_RANK beside it"));
+        }
+        return Ok(Seat {
+            launcher: Launcher::None,
+            rank: 0,
+            size: 1,
+            local: Some((0, 1)),
+            job: String::new(),
+        });
+    };
+    let size =
+        env.needed(names.size, names.sign, &format!("a number of ranks, 1 to {MOST_RANKS}"), 1..=MOST_RANKS)?;
+    let below = format!("a rank below {}={size}", names.size);
+    let rank = env.needed(names.rank, names.sign, &below, 0..=size - 1)?;
+    let mut job = String::new();
+    for name in names.job {
+        job += &format!("{}/", env.text(name)?.unwrap_or_default());
+    }
+    // A host's ranks may be said in a form that is no number (Slurm's `4(x2)`); then they are not known.
+    let local = match (env.text(names.local_rank)?, env.text(names.local_size)?) {
+        (Some(rank), Some(size)) => rank.parse().ok().zip(size.parse().ok()),
+        _ => None,
+    };
+    let local = local.filter(|(local_rank, local_size)| local_rank < local_size && *local_size <= size);
+    if names.launcher == Launcher::Kolo && local.is_none() {
+        for name in [names.local_rank, names.local_size] {
+            if let Some(value) = env.text(name)? {
+                let expected = "KOLO_LOCAL_RANK below KOLO_LOCAL_SIZE, which is at most KOLO_SIZE";
+                return Err(env.wrong(name, &value, expected));
+            }
+        }
+    }
+    Ok(Seat { launcher: names.launcher, rank, size, local, job })
+}
+
+fn way(env: &Environment<'_>, seat: &Seat, job: &str) -> Result<Way> {
+    if seat.size == 1 {
+        return Ok(Way::Alone);
+    }
+    if let Some(place) = env.text("KOLO_RENDEZVOUS")? {
+        let place = parse_place(env, place)?;
+        let listener = env.number("KOLO_LISTEN_FD", "an open descriptor", 0..=RawFd::MAX as usize)?;
+        let listener = listener.filter(|_| seat.rank == 0).map(|fd| fd as RawFd);
+        return Ok(Way::Star(Rendezvous { place, listener }));
+    }
+    if seat.launcher == Launcher::Kolo {
+        let text = "KOLO_RENDEZVOUS is not set: give every rank the host:port at which rank 0 is to wait";
+        return Err(Error::usage(text));
+    }
+    if seat.launcher == Launcher::Pmi {
+        let expected = "an open descriptor; with a launcher that gives none, set KOLO_RENDEZVOUS";
+        let fd = env.needed("PMI_FD", "PMI_RANK", expected, 0..=RawFd::MAX as usize)? as RawFd;
+        return Ok(Way::Pmi { fd });
+    }
+    match seat.local {
+        Some((_, here)) if here == seat.size => {
+            let what = format!("{:?} {} {job}", seat.launcher, seat.job);
+            Ok(Way::Star(Rendezvous { place: Place::of_user(&what), listener: None }))
+        }
+        _ => Err(Error::usage(
+            "the ranks are on several hosts, and this launcher does not tell kolo where: give every rank \
+             KOLO_RENDEZVOUS=host:port (of rank 0's host) and KOLO_SECRET_FILE",
+        )),
+    }
+}
+
+fn parse_place(env: &Environment<'_>, place: String) -> Result<Place> {
+    const EXPECTED: &str = "host:port of rank 0, such as 10.0.0.5:29500";
+    if let Some(name) = place.strip_prefix('@') {
+        // An abstract socket's name is one byte of zero and at most 107 more.
+        if name.is_empty() || name.len() > 107 {
+            return Err(env.wrong("KOLO_RENDEZVOUS", &place, "a name of 1 to 107 bytes after the @"));
+        }
+        return Ok(Place::Unix(name.to_owned()));
+    }
+    match place.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0) => {
+            Ok(Place::Tcp(place))
+        }
+        _ => Err(env.wrong("KOLO_RENDEZVOUS", &place, EXPECTED)),
+    }
+}
+
+fn secret(env: &Environment<'_>) -> Result<Option<Secret>> {
+    let short = |name: &str| {
+        let least = Secret::SHORTEST;
+        Error::usage(format!(
+            "{name} holds less than {least} bytes: `head -c 32 /dev/urandom | base64` makes one"
+        ))
+    };
+    match (env.text("KOLO_SECRET")?, env.path("KOLO_SECRET_FILE")) {
+        (Some(_), Some(_)) => {
+            Err(Error::usage("KOLO_SECRET and KOLO_SECRET_FILE are both set: give one of them"))
+        }
+        (Some(secret), None) => {
+            Secret::new(secret.trim().as_bytes()).ok_or_else(|| short("KOLO_SECRET")).map(Some)
+        }
+        (None, Some(path)) => {
+            let named = format!("KOLO_SECRET_FILE={}", Path::new(&path).display());
+            let bytes =
+                read_start(Path::new(&path)).map_err(|cause| Error::usage(format!("{named}: {cause}")))?;
+            Secret::new(bytes.trim_ascii()).ok_or_else(|| short(&named)).map(Some)
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// A file's first bytes: as many as any secret needs, however long the file is.
+fn read_start(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(4096).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn ports(env: &Environment<'_>) -> Result<RangeInclusive<u16>> {
+    let Some(value) = env.text("KOLO_PORT")? else { return Ok(0..=0) };
+    let (first, last) = value.split_once('-').unwrap_or((&value, &value));
+    match (first.trim().parse(), last.trim().parse()) {
+        (Ok(first), Ok(last)) if 0 < first && first <= last => Ok(first..=last),
+        _ => Err(env.wrong("KOLO_PORT", &value, "a port or a range of them, such as 29500 or 29500-29563")),
+    }
+}
+
+fn deadline(env: &Environment<'_>) -> Result<Option<Duration>> {
+    const BY_DEFAULT: Duration = Duration::from_secs(600);
+    let Some(value) = env.text("KOLO_DEADLINE")? else { return Ok(Some(BY_DEFAULT)) };
+    if value == "none" {
+        return Ok(None);
+    }
+    match value.parse::<f64>() {
+        Ok(seconds) if 0.0 < seconds && seconds <= LONGEST => Ok(Some(Duration::from_secs_f64(seconds))),
+        _ => Err(env.wrong("KOLO_DEADLINE", &value, "seconds, such as 30 or 0.5, or none")),
+    }
+}
+
+fn algorithms(env: &Environment<'_>) -> Result<Vec<(Option<CollectiveKind>, String)>> {
+    let Some(value) = env.text("KOLO_ALGORITHM")? else { return Ok(Vec::new()) };
+    let parse = |word: String| match word.split_once('=') {
+        None => Ok((None, word)),
+        Some((kind, name)) if !name.is_empty() => match kind.parse() {
+            Ok(kind) => Ok((Some(kind), name.to_owned())),
+            Err(error) => Err(Error::usage(format!("KOLO_ALGORITHM=`{value}`: {error}"))),
+        },
+        Some(_) => Err(env.wrong("KOLO_ALGORITHM", &value, "ring, or all_reduce=ring,broadcast=tree")),
+    };
+    words(&value).into_iter().map(parse).collect()
+}
+
+fn flag(env: &Environment<'_>, name: &str) -> Result<bool> {
+    match env.text(name)?.as_deref() {
+        None | Some("0" | "false" | "no" | "off") => Ok(false),
+        Some("1" | "true" | "yes" | "on") => Ok(true),
+        Some(value) => Err(env.wrong(name, value, "1 or 0")),
+    }
+}
+
+fn words(list: &str) -> Vec<String> {
+    list.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// Variables, and what is said when one is wrong.
+struct Environment<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<OsString>,
+}
+
+impl Environment<'_> {
+    /// A variable's value; an empty one counts as not set.
+    fn text(&self, name: &str) -> Result<Option<String>> {
+        match (self.lookup)(name).map(OsString::into_string) {
+            None => Ok(None),
+            Some(Ok(value)) => Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty())),
+            Some(Err(value)) => Err(self.wrong(name, &value.to_string_lossy(), "text in UTF-8")),
+        }
+    }
+
+    fn path(&self, name: &str) -> Option<OsString> {
+        (self.lookup)(name).filter(|value| !value.is_empty())
+    }
+
+    fn number(&self, name: &str, expected: &str, range: RangeInclusive<usize>) -> Result<Option<usize>> {
+        let Some(value) = self.text(name)? else { return Ok(None) };
+        match value.parse() {
+            Ok(number) if range.contains(&number) => Ok(Some(number)),
+            _ => Err(self.wrong(name, &value, expected)),
+        }
+    }
+
+    /// A number that must be there since `sign` is.
+    fn needed(&self, name: &str, sign: &str, expected: &str, range: RangeInclusive<usize>) -> Result<usize> {
+        let number = self.number(name, expected, range)?;
+        number.ok_or_else(|| Error::usage(format!("{sign} is set but {name} is not: expected {expected}")))
+    }
+
+    fn wrong(&self, name: &str, value: &str, expected: &str) -> Error {
+        let value = if name == "KOLO_SECRET" { "..." } else { value };
+        Error::usage(format!("{name}=`{value}`: expected {expected}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Config> {
+        let find =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+        Config::read(&find)
+    }
+
+    fn complaint(variables: &[(&str, &str)]) -> String {
+        read(variables).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn without_a_launcher_there_is_one_rank() {
+        let config = read(&[]).unwrap();
+        assert_eq!(
+            (config.launcher, config.rank, config.size, config.way),
+            (Launcher::None, 0, 1, Way::Alone)
+        );
+        assert_eq!((config.deadline, config.ports), (Some(Duration::from_secs(600)), 0..=0));
+    }
+
+    #[test]
+    fn kolo_run_gives_rank_0_its_listener() {
+        let common = [("KOLO_SIZE", "4"), ("KOLO_RENDEZVOUS", "@kolo-x"), ("KOLO_JOB", "x")];
+        let place = Place::Unix("kolo-x".into());
+        let hub = read(&[&common[..], &[("KOLO_RANK", "0"), ("KOLO_LISTEN_FD", "7")]].concat()).unwrap();
+        assert_eq!(hub.way, Way::Star(Rendezvous { place: place.clone(), listener: Some(7) }));
+        let spoke = read(&[&common[..], &[("KOLO_RANK", "3")]].concat()).unwrap();
+        assert_eq!(spoke.way, Way::Star(Rendezvous { place, listener: None }));
+        assert_eq!((spoke.rank, spoke.size, spoke.job.as_str()), (3, 4, "x"));
+    }
+
+    #[test]
+    fn each_launcher_is_recognized() {
+        let ompi = |rank, namespace| {
+            read(&[
+                ("OMPI_COMM_WORLD_RANK", rank),
+                ("OMPI_COMM_WORLD_SIZE", "2"),
+                ("OMPI_COMM_WORLD_LOCAL_RANK", rank),
+                ("OMPI_COMM_WORLD_LOCAL_SIZE", "2"),
+                ("PMIX_NAMESPACE", namespace),
+            ])
+            .unwrap()
+        };
+        assert_eq!(ompi("0", "a").launcher, Launcher::OpenMpi);
+        assert_eq!(ompi("0", "a").way, ompi("1", "a").way);
+        assert_ne!(ompi("0", "a").way, ompi("0", "b").way);
+
+        let pmi = read(&[("PMI_RANK", "1"), ("PMI_SIZE", "2"), ("PMI_FD", "9")]).unwrap();
+        assert_eq!((pmi.launcher, pmi.way), (Launcher::Pmi, Way::Pmi { fd: 9 }));
+
+        let torch = [("TORCHELASTIC_RUN_ID", "none"), ("RANK", "1"), ("WORLD_SIZE", "2")];
+        let here = [("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2"), ("MASTER_PORT", "29500")];
+        assert!(matches!(read(&[torch, here].concat()).unwrap().way, Way::Star(_)));
+
+        let slurm =
+            [("SLURM_PROCID", "1"), ("SLURM_STEP_NUM_TASKS", "2"), ("SLURM_STEP_TASKS_PER_NODE", "1(x2)")];
+        assert!(complaint(&slurm).contains("KOLO_RENDEZVOUS=host:port"));
+        let batch = read(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "8")]).unwrap();
+        assert_eq!(batch.launcher, Launcher::None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_value_and_what_is_expected() {
+        let by_hand = [("KOLO_RANK", "0"), ("KOLO_SIZE", "2"), ("KOLO_RENDEZVOUS", "h:1")];
+        for (name, value, expected) in [
+            ("KOLO_RANK", "2", "KOLO_RANK=`2`: expected a rank below KOLO_SIZE=2"),
+            ("KOLO_RANK", "-1", "KOLO_RANK=`-1`: expected a rank below KOLO_SIZE=2"),
+            ("KOLO_SIZE", "many", "KOLO_SIZE=`many`: expected a number of ranks, 1 to 1048576"),
+            ("KOLO_SIZE", "", "KOLO_RANK is set but KOLO_SIZE is not"),
+            ("KOLO_LOCAL_RANK", "1", "KOLO_LOCAL_RANK=`1`: expected KOLO_LOCAL_RANK below KOLO_LOCAL_SIZE"),
+            ("KOLO_RENDEZVOUS", "h", "KOLO_RENDEZVOUS=`h`: expected host:port"),
+            ("KOLO_RENDEZVOUS", "h:0", "KOLO_RENDEZVOUS=`h:0`: expected host:port"),
+            ("KOLO_RENDEZVOUS", "@", "KOLO_RENDEZVOUS=`@`: expected a name"),
+            ("KOLO_RENDEZVOUS", "", "KOLO_RENDEZVOUS is not set"),
+            ("KOLO_LISTEN_FD", "x", "KOLO_LISTEN_FD=`x`: expected an open descriptor"),
+            ("KOLO_PORT", "5-4", "KOLO_PORT=`5-4`: expected a port or a range"),
+            ("KOLO_PORT", "0", "KOLO_PORT=`0`: expected a port or a range"),
+            ("KOLO_DEADLINE", "-1", "KOLO_DEADLINE=`-1`: expected seconds"),
+            ("KOLO_DEADLINE", "NaN", "KOLO_DEADLINE=`NaN`: expected seconds"),
+            ("KOLO_DEADLINE", "1e300", "KOLO_DEADLINE=`1e300`: expected seconds"),
+            ("KOLO_ALGORITHM", "reduce_all=ring", "KOLO_ALGORITHM=`reduce_all=ring`: unknown collective"),
+            ("KOLO_ALGORITHM", "all_reduce=", "KOLO_ALGORITHM=`all_reduce=`: expected ring"),
+            ("KOLO_DETERMINISTIC", "2", "KOLO_DETERMINISTIC=`2`: expected 1 or 0"),
+            ("KOLO_SECRET", "abc", "KOLO_SECRET holds less than 16 bytes"),
+            ("KOLO_SECRET_FILE", "/nowhere", "KOLO_SECRET_FILE=/nowhere: No such file"),
+        ] {
+            let mut variables = vec![(name, value)];
+            variables.extend(by_hand);
+            let text = complaint(&variables);
+            assert!(text.starts_with(expected), "{text}");
+            assert!(!text.contains('\n'));
+        }
+        assert!(complaint(&[("KOLO_SIZE", "2")]).contains("KOLO_RANK"));
+    }
+
+    #[test]
+    fn lists_and_choices_are_read() {
+        let config = read(&[
+            ("KOLO_TRANSPORT", "shm, tcp"),
+            ("KOLO_ALGORITHM", "ring,broadcast=tree"),
+            ("KOLO_DEADLINE", "none"),
+            ("KOLO_DETERMINISTIC", "1"),
+            ("KOLO_PORT", "4000-4009"),
+            ("KOLO_SECRET", "0123456789abcdef"),
+        ])
+        .unwrap();
+        assert_eq!(config.transports.unwrap(), ["shm", "tcp"]);
+        let expected = [(None, "ring".into()), (Some(CollectiveKind::Broadcast), "tree".into())];
+        assert_eq!(config.algorithms, expected);
+        assert_eq!((config.deadline, config.deterministic, config.ports), (None, true, 4000..=4009));
+        assert_eq!(config.secret, Secret::new(b"0123456789abcdef"));
+    }
+}

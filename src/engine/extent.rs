@@ -1,0 +1,222 @@
+//! Where a block's chunk lies: the map from blocks and rounds to bytes.
+//!
+//! ```text
+//! whole:   | round 0: parts 0 1 2 3 | round 1: parts 0 1 2 3 | last round: shorter parts |
+//! ranked:  | block 0: rounds 0 1 2 .. | block 1: rounds 0 1 .. | block 2: rounds 0 1 2 .. |
+//! ```
+
+use std::ops::Range;
+
+use crate::plan::{Layout, Memory, Plan};
+
+/// How many elements each block of a ranked vector has.
+#[derive(Clone, Copy, Debug)]
+pub enum Counts<'a> {
+    /// Each block as many.
+    Even(usize),
+    /// `ends[b]` is where block b ends, counted from the vector's start.
+    Ends(&'a [usize]),
+}
+
+impl Counts<'_> {
+    fn range(self, block: usize) -> Range<usize> {
+        match self {
+            Self::Even(count) => block * count..(block + 1) * count,
+            Self::Ends(ends) => (if block == 0 { 0 } else { ends[block - 1] })..ends[block],
+        }
+    }
+
+    /// How many elements block `block` has.
+    pub fn of(self, block: usize) -> usize {
+        self.range(block).len()
+    }
+
+    fn longest(self, blocks: usize) -> usize {
+        match self {
+            Self::Even(count) => count,
+            Self::Ends(_) => (0..blocks).map(|block| self.of(block)).max().unwrap_or(0),
+        }
+    }
+}
+
+/// What a caller's vectors are made of.
+#[derive(Clone, Copy, Debug)]
+pub enum Shape<'a> {
+    /// One vector of that many elements, cut as the plan wants.
+    Whole(usize),
+    /// One block per rank.
+    Ranked {
+        /// Blocks of the input.
+        input: Counts<'a>,
+        /// Blocks of the output.
+        output: Counts<'a>,
+        /// The only block that the input holds, where it holds one.
+        only_input: Option<usize>,
+        /// The only block that the output holds, where it holds one.
+        only_output: Option<usize>,
+    },
+}
+
+impl Shape<'_> {
+    /// Which layout this is.
+    pub fn layout(&self) -> Layout {
+        match self {
+            Self::Whole(_) => Layout::Whole,
+            Self::Ranked { .. } => Layout::Ranked,
+        }
+    }
+}
+
+/// The map of one call.
+#[derive(Clone, Copy, Debug)]
+pub struct Extents<'a> {
+    shape: Shape<'a>,
+    blocks: usize,
+    /// Elements of one block that one round moves at most.
+    chunk: usize,
+    /// Bytes of an element.
+    size: usize,
+    rounds: usize,
+}
+
+/// Chunks begin on this boundary (in bytes, from the vector's start) where the vector is long enough.
+const LINE: usize = 64;
+
+impl<'a> Extents<'a> {
+    /// The map of a call whose messages hold `slot` bytes at most.
+    pub fn new(plan: &Plan, shape: Shape<'a>, size: usize, slot: usize) -> Self {
+        let blocks = plan.blocks as usize;
+        let most = slot / size / (plan.width as usize).max(1);
+        let line = LINE / size;
+        let chunk = if most > line { most / line * line } else { most.max(1) };
+        let longest = match shape {
+            Shape::Whole(count) => count.div_ceil(blocks),
+            Shape::Ranked { input, output, only_input, only_output } => {
+                let side = |counts: Counts<'_>, only: Option<usize>| match only {
+                    Some(block) => counts.of(block),
+                    None => counts.longest(blocks),
+                };
+                side(input, only_input).max(side(output, only_output))
+            }
+        };
+        Self { shape, blocks, chunk, size, rounds: longest.div_ceil(chunk).max(1) }
+    }
+
+    /// How often the plan is walked.
+    pub fn rounds(&self) -> usize {
+        self.rounds
+    }
+
+    /// How many blocks there are.
+    pub fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// The bytes of one scratch bank.
+    pub fn bank(&self) -> usize {
+        self.blocks * self.chunk * self.size
+    }
+
+    /// Where the block's chunk lies in that memory, in bytes.
+    pub fn piece(&self, memory: Memory, block: usize, round: usize) -> Range<usize> {
+        let elements = match memory {
+            Memory::Input => self.elements(true, block, round),
+            Memory::Output => self.elements(false, block, round),
+            Memory::Scratch(bank) => {
+                let start = (usize::from(bank) * self.blocks + block) * self.chunk;
+                start..start + self.elements(false, block, round).len()
+            }
+        };
+        elements.start * self.size..elements.end * self.size
+    }
+
+    /// How many elements a block of a ranked vector has in all rounds together.
+    pub fn count(&self, memory: Memory, block: usize) -> usize {
+        match (self.shape, memory) {
+            (Shape::Whole(count), _) => count,
+            (Shape::Ranked { input, .. }, Memory::Input) => input.of(block),
+            (Shape::Ranked { output, .. }, _) => output.of(block),
+        }
+    }
+
+    fn elements(&self, input: bool, block: usize, round: usize) -> Range<usize> {
+        match self.shape {
+            Shape::Whole(count) => self.part(count, block, round),
+            Shape::Ranked { input: counts, only_input: only, .. } if input => {
+                self.chunk_of(counts, only, block, round)
+            }
+            Shape::Ranked { output: counts, only_output: only, .. } => {
+                self.chunk_of(counts, only, block, round)
+            }
+        }
+    }
+
+    fn chunk_of(&self, counts: Counts<'_>, only: Option<usize>, block: usize, round: usize) -> Range<usize> {
+        let whole = counts.range(block);
+        // A vector that holds one block begins with it.
+        let base = only.map_or(0, |only| counts.range(only).start);
+        let start = (round * self.chunk).min(whole.len());
+        let end = (start + self.chunk).min(whole.len());
+        whole.start - base + start..whole.start - base + end
+    }
+
+    fn part(&self, count: usize, block: usize, round: usize) -> Range<usize> {
+        let segment = self.blocks * self.chunk;
+        let start = round * segment;
+        let len = count.saturating_sub(start).min(segment);
+        let line = (LINE / self.size).min(self.chunk);
+        let each = len.div_ceil(self.blocks).next_multiple_of(line);
+        start + (block * each).min(len)..start + ((block + 1) * each).min(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(blocks: u32, width: u32) -> Plan {
+        Plan { blocks, width, scratch: 0, lends: false, lanes: Vec::new() }
+    }
+
+    /// Every element belongs to exactly one (block, round), and no message outgrows its slot.
+    #[test]
+    fn whole_vectors_are_cut_without_gap_or_overlap() {
+        for blocks in [1, 2, 3, 4, 7] {
+            for width in [1, 2] {
+                for size in [1, 4, 8] {
+                    for count in [0, 1, 2, 3, 5, 63, 64, 65, 1000, 4096, 5003] {
+                        let extents = Extents::new(&plan(blocks, width), Shape::Whole(count), size, 1024);
+                        let mut seen = vec![0; count * size];
+                        for round in 0..extents.rounds() {
+                            for block in 0..blocks as usize {
+                                let piece = extents.piece(Memory::Output, block, round);
+                                assert!(piece.len() * width as usize <= 1024);
+                                seen[piece].iter_mut().for_each(|times| *times += 1);
+                            }
+                        }
+                        assert!(seen.iter().all(|&times| times == 1), "{blocks} {width} {size} {count}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ranked_blocks_of_any_count_are_cut_without_gap_or_overlap() {
+        let ends = [0, 5, 5, 305, 312];
+        let both = Counts::Ends(&ends);
+        let shape = Shape::Ranked { input: both, output: both, only_input: Some(3), only_output: None };
+        let extents = Extents::new(&plan(5, 1), shape, 4, 512);
+        assert_eq!(extents.rounds(), 3);
+        let mut seen = vec![0; 312 * 4];
+        for round in 0..3 {
+            for block in 0..5 {
+                let piece = extents.piece(Memory::Output, block, round);
+                seen[piece].iter_mut().for_each(|times| *times += 1);
+            }
+        }
+        assert!(seen.iter().all(|&times| times == 1));
+        assert_eq!(extents.piece(Memory::Input, 3, 1), 512..1024, "the only block begins the vector");
+        assert_eq!(extents.piece(Memory::Scratch(1), 3, 2), (5 + 3) * 512..(5 + 3) * 512 + 44 * 4);
+    }
+}

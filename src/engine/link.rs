@@ -1,0 +1,111 @@
+//! The links of one communicator, in the order in which they were opened.
+
+use super::route::Port;
+use crate::error::{Error, Kind, Result};
+use crate::memory::View;
+use crate::transport::{Link, Message, Tag, Watch};
+
+/// What a rank waits for on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A message from the peer.
+    Message,
+    /// Room for a message to the peer.
+    Credit,
+}
+
+/// Open links. Their errors name the peer.
+#[derive(Default)]
+pub struct Links {
+    open: Vec<(Port, Box<dyn Link>)>,
+}
+
+impl Links {
+    /// The place of an open stream.
+    pub fn find(&self, port: Port) -> Option<u32> {
+        self.open.iter().position(|(known, _)| *known == port).map(|at| at as u32)
+    }
+
+    /// Adds a stream.
+    pub fn add(&mut self, port: Port, link: Box<dyn Link>) {
+        self.open.push((port, link));
+    }
+
+    /// Whose stream it is.
+    pub fn port(&self, at: u32) -> Port {
+        self.open[at as usize].0
+    }
+
+    /// The link itself.
+    pub fn at(&self, at: u32) -> &dyn Link {
+        &*self.open[at as usize].1
+    }
+
+    /// See [`Link::peek`].
+    pub fn peek(&self, at: u32) -> Result<Option<Message<'_>>> {
+        self.at(at).peek().map_err(|error| self.blame(at, error))
+    }
+
+    /// See [`Link::release`].
+    pub fn release(&self, at: u32) -> Result<()> {
+        self.at(at).release().map_err(|error| self.blame(at, error))
+    }
+
+    /// See [`Link::reserve`].
+    pub fn reserve(&self, at: u32, len: usize) -> Result<Option<View<'_>>> {
+        self.at(at).reserve(len).map_err(|error| self.blame(at, error))
+    }
+
+    /// See [`Link::commit`].
+    pub fn commit(&self, at: u32, len: usize, tag: &Tag) -> Result<()> {
+        self.at(at).commit(len, tag).map_err(|error| self.blame(at, error))
+    }
+
+    /// See [`Link::lend`].
+    pub fn lend(&self, at: u32, pieces: &[View<'_>], tag: &Tag) -> Result<bool> {
+        self.at(at).lend(pieces, tag).map_err(|error| self.blame(at, error))
+    }
+
+    /// Whether none of these links still reads lent memory or holds back what was sent.
+    pub fn settled(&self, places: &[u32]) -> Result<bool> {
+        let mut settled = true;
+        for &at in places {
+            settled &= self.at(at).settled().map_err(|error| self.blame(at, error))?;
+        }
+        Ok(settled)
+    }
+
+    /// What to watch while asleep for these links.
+    pub fn watches<'a>(&'a self, places: &'a [u32]) -> impl Iterator<Item = Watch> + 'a {
+        places.iter().filter_map(|&at| self.at(at).watch())
+    }
+
+    /// Fails if a peer of these links is gone, as any stream to it tells: it may have left before it
+    /// opened the one that is waited for.
+    pub fn alive(&self, places: &[u32]) -> Result<()> {
+        let awaited = |port: Port| places.iter().any(|&at| self.port(at).peer == port.peer);
+        let streams = self.open.iter().filter(|(port, _)| awaited(*port));
+        for (port, link) in streams {
+            link.alive().map_err(|error| error.with(port.peer as usize))?;
+        }
+        Ok(())
+    }
+
+    /// Whether nothing that any link lent is still being read; a broken link reads nothing.
+    pub fn at_rest(&self) -> bool {
+        self.open.iter().all(|(_, link)| link.settled().unwrap_or(true))
+    }
+
+    /// Tells every peer that this side is done.
+    pub fn fail(&self) {
+        self.open.iter().for_each(|(_, link)| link.fail());
+    }
+
+    #[cold]
+    fn blame(&self, at: u32, error: Error) -> Error {
+        match error.kind() {
+            Kind::Usage => error,
+            _ => error.with(self.port(at).peer as usize),
+        }
+    }
+}

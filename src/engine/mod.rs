@@ -1,0 +1,235 @@
+//! The engine walks plans over links.
+//!
+//! It knows no algorithm and no transport. One call is a [`Walk`] over a [`Route`]; [`Engine::run`]
+//! blocks until it is done, [`Ride::advance`] takes the steps that can be taken now.
+
+mod extent;
+mod link;
+mod route;
+mod signature;
+mod wait;
+mod walk;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+pub use extent::{Counts, Extents, Shape};
+pub use link::{Links, Wanted};
+pub use route::{Port, Route, ports};
+pub use signature::{Routine, Signature, mix};
+pub use wait::{Next, Patience, Wait};
+pub use walk::{Blocker, Call, Progress, Walk};
+
+use crate::error::{Error, Kind, Result};
+use crate::kernel::Reducer;
+use crate::memory::{Bell, Scratch, View};
+use crate::plan::Plan;
+use crate::transport::{Link, Watch};
+
+/// What a caller wants done.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// What all ranks must agree on.
+    pub signature: Signature,
+    /// What the vectors are made of.
+    pub shape: Shape<'a>,
+    /// The caller's input; in place, the output.
+    pub input: View<'a>,
+    /// The caller's output.
+    pub output: View<'a>,
+    /// How to combine, where the collective does.
+    pub reducer: Option<&'a Reducer>,
+    /// Whether each rank knows only its own edges: then lengths are compared per edge.
+    pub edges: bool,
+}
+
+/// The links of one communicator and what walking over them needs.
+pub struct Engine {
+    links: Links,
+    bell: Arc<Bell>,
+    scratch: Scratch,
+    /// The most payload bytes of a message; the same on all ranks.
+    slot: usize,
+    patience: Patience,
+    abort: Arc<AtomicBool>,
+}
+
+impl Engine {
+    /// An engine without links.
+    pub fn new(bell: Arc<Bell>, slot: usize, patience: Patience, abort: Arc<AtomicBool>) -> Self {
+        Self { links: Links::default(), bell, scratch: Scratch::default(), slot, patience, abort }
+    }
+
+    /// What peers ring.
+    pub fn bell(&self) -> &Arc<Bell> {
+        &self.bell
+    }
+
+    /// How long this engine tries before it sleeps.
+    pub fn patience(&self) -> Patience {
+        self.patience
+    }
+
+    /// Set by whoever aborts the communicator.
+    pub fn abort(&self) -> &Arc<AtomicBool> {
+        &self.abort
+    }
+
+    /// The streams of a plan that are not open yet.
+    pub fn missing(&self, plan: &Plan) -> Vec<Port> {
+        ports(plan).into_iter().filter(|port| self.links.find(*port).is_none()).collect()
+    }
+
+    /// Adds an open stream.
+    pub fn add(&mut self, port: Port, link: Box<dyn Link>) {
+        self.links.add(port, link);
+    }
+
+    /// A plan whose streams are all open, ready to be walked.
+    pub fn route(&self, plan: Arc<Plan>) -> Route {
+        Route::new(plan, |port| self.links.find(port).expect("the plan's streams are open"))
+    }
+
+    /// Tells every peer that this side is done with the communicator. Returns when nobody reads this
+    /// rank's memory any more: a reader that has begun is told, and stops at the end of its step.
+    pub fn fail(&self) {
+        self.links.fail();
+        while !self.links.at_rest() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Gets ready to walk.
+    pub fn ride<'a>(&'a mut self, route: &'a Route, request: &Request<'a>) -> Ride<'a> {
+        Ride::new(route, &self.links, &mut self.scratch, self.slot, request)
+    }
+
+    /// Walks the whole route, on the calling thread.
+    pub fn run(&mut self, route: &Route, request: &Request<'_>, allowed: Option<Duration>) -> Result<()> {
+        let ride = Ride::new(route, &self.links, &mut self.scratch, self.slot, request);
+        let mut walk = Walk::new(route);
+        let mut wait = Wait::new(self.patience, allowed);
+        loop {
+            match ride.advance(&mut walk)? {
+                Progress::Done => return Ok(()),
+                Progress::Moved => wait.reset(),
+                Progress::Blocked => match wait.next(&self.abort) {
+                    Next::Again => {}
+                    Next::Park(nap) => ride.park(&mut walk, &self.bell, nap)?,
+                    Next::Late => return Err(ride.late(&walk, allowed)),
+                    Next::Aborted => return Err(aborted()),
+                },
+            }
+        }
+    }
+}
+
+/// One call over one route.
+pub struct Ride<'a> {
+    route: &'a Route,
+    links: &'a Links,
+    call: Call<'a>,
+}
+
+impl<'a> Ride<'a> {
+    fn new(
+        route: &'a Route,
+        links: &'a Links,
+        scratch: &'a mut Scratch,
+        slot: usize,
+        request: &Request<'a>,
+    ) -> Self {
+        let extents = Extents::new(&route.plan, request.shape, request.signature.dtype.size(), slot);
+        if route.plan.scratch > 0 {
+            scratch.ensure(extents.bank() * usize::from(route.plan.scratch));
+        }
+        let call = Call {
+            signature: request.signature,
+            tag: request.signature.tag(),
+            extents,
+            input: request.input,
+            output: request.output,
+            scratch: scratch.view(),
+            reducer: request.reducer,
+            edges: request.edges,
+        };
+        Self { route, links, call }
+    }
+
+    /// Takes every step that can be taken now.
+    pub fn advance(&self, walk: &mut Walk) -> Result<Progress> {
+        walk.advance(self.route, self.links, &self.call)
+    }
+
+    /// Sleeps until a peer rings or a socket stirs, at most `nap`; then looks whether peers still live.
+    fn park(&self, walk: &mut Walk, bell: &Bell, nap: Duration) -> Result<()> {
+        let watches = self.watches(walk);
+        bell.announce(!watches.is_empty());
+        if self.advance(walk)? != Progress::Blocked {
+            bell.cancel();
+            return Ok(());
+        }
+        bell.sleep(&watches, Some(nap))?;
+        self.check_alive(walk)
+    }
+
+    /// The descriptors that must wake a sleeper on this walk.
+    pub fn watches(&self, walk: &Walk) -> Vec<Watch> {
+        // What was sent but still waits in this process must go out, whoever is waited for.
+        let unsent = self.links.watches(&self.route.links).filter(|watch| watch.write);
+        self.links.watches(&waited_for(walk)).chain(unsent).collect()
+    }
+
+    /// Fails if a peer that this walk waits for is gone, and nothing of it is left to be read.
+    pub fn check_alive(&self, walk: &mut Walk) -> Result<()> {
+        let Err(lost) = self.links.alive(&waited_for(walk)) else { return Ok(()) };
+        match self.advance(walk)? {
+            Progress::Blocked => Err(lost),
+            Progress::Moved | Progress::Done => Ok(()),
+        }
+    }
+
+    /// What to say when the deadline has passed: who is waited for, where.
+    pub fn late(&self, walk: &Walk, allowed: Option<Duration>) -> Error {
+        let mut first = None;
+        let waits = walk.standing().filter_map(|(lane, round, step, blocker)| match blocker? {
+            Blocker::Lane(other) => Some(format!("lane {lane} for lane {other}")),
+            Blocker::Link(at, wanted) => {
+                let peer = self.links.port(at).peer as usize;
+                first.get_or_insert(peer);
+                let what = match wanted {
+                    Wanted::Message => "a message from",
+                    Wanted::Credit => "room at",
+                };
+                Some(format!("{what} rank {peer} (lane {lane}, round {round}, step {step})"))
+            }
+        });
+        let waits = waits.collect::<Vec<_>>().join(", ");
+        let allowed = allowed.map_or(0.0, |allowed| allowed.as_secs_f64());
+        let text = format!(
+            "nothing came within the deadline of {allowed} s; this rank waits for {waits}; \
+             see whether it made this call: {}",
+            self.call.signature
+        );
+        let error = Error::new(Kind::Deadline, text);
+        match first {
+            Some(peer) => error.with(peer),
+            None => error,
+        }
+    }
+}
+
+/// The links that unfinished lanes wait for.
+fn waited_for(walk: &Walk) -> Vec<u32> {
+    let waiting = walk.standing().filter_map(|(.., blocker)| match blocker {
+        Some(Blocker::Link(at, _)) => Some(at),
+        _ => None,
+    });
+    waiting.collect()
+}
+
+/// What a call says after somebody aborted its communicator.
+pub fn aborted() -> Error {
+    Error::new(Kind::Aborted, "the communicator was aborted")
+}

@@ -1,0 +1,112 @@
+//! A plan whose ranks have become links: what the engine walks.
+
+use std::sync::Arc;
+
+use crate::plan::{Plan, Source, Span, Step};
+use crate::topology::Channel;
+
+/// A peer's stream, as plans name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    /// The peer, as this communicator numbers it.
+    pub peer: u32,
+    /// Which of its streams.
+    pub channel: Channel,
+}
+
+/// One operand of a [`Hop`].
+#[derive(Clone, Copy, Debug)]
+pub enum Operand {
+    /// Blocks of this rank.
+    Local(Span),
+    /// The next message of that link.
+    Link(u32),
+}
+
+/// A [`Step`] whose peers are places in the engine's list of links.
+#[derive(Clone, Debug)]
+pub enum Hop {
+    /// See [`Step::Move`].
+    Move {
+        /// See there.
+        sources: Box<[Operand]>,
+        /// See there.
+        finish: bool,
+        /// See there.
+        into: Option<Span>,
+        /// The links that the result is sent on.
+        to: Box<[u32]>,
+        /// The blocks that it moves, in any of the spans.
+        span: Span,
+        /// Whether it may lend its source instead of copying it.
+        lends: bool,
+    },
+    /// See [`Step::Post`].
+    Post(u8),
+    /// See [`Step::Join`].
+    Join(u8),
+}
+
+/// A plan, ready to be walked by one engine.
+#[derive(Debug)]
+pub struct Route {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// Its lanes' steps.
+    pub lanes: Vec<Vec<Hop>>,
+    /// The links that it uses.
+    pub links: Vec<u32>,
+}
+
+/// The streams that a plan needs, in ascending order.
+pub fn ports(plan: &Plan) -> Vec<Port> {
+    let mut ports: Vec<Port> = Vec::new();
+    for lane in &plan.lanes {
+        for step in &lane.steps {
+            if let Step::Move { sources, to, .. } = step {
+                let from = sources.iter().filter_map(|source| match source {
+                    Source::From(rank) => Some(*rank),
+                    Source::Local(_) => None,
+                });
+                ports.extend(from.chain(to.iter().copied()).map(|peer| Port { peer, channel: lane.channel }));
+            }
+        }
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+impl Route {
+    /// The plan over links; `link` finds the place of a stream that is open.
+    pub fn new(plan: Arc<Plan>, link: impl Fn(Port) -> u32) -> Self {
+        let lanes = plan.lanes.iter().map(|lane| {
+            let place = |peer: u32| link(Port { peer, channel: lane.channel });
+            lane.steps.iter().map(|step| hop(step, plan.lends, &place)).collect()
+        });
+        let lanes = lanes.collect();
+        let links = ports(&plan).into_iter().map(link).collect();
+        Self { plan, lanes, links }
+    }
+}
+
+fn hop(step: &Step, lends: bool, place: &impl Fn(u32) -> u32) -> Hop {
+    match step {
+        Step::Move { sources, finish, into, to } => Hop::Move {
+            sources: sources
+                .iter()
+                .map(|source| match *source {
+                    Source::Local(span) => Operand::Local(span),
+                    Source::From(rank) => Operand::Link(place(rank)),
+                })
+                .collect(),
+            finish: *finish,
+            into: *into,
+            to: to.iter().map(|&rank| place(rank)).collect(),
+            span: step.extent().expect("the prover refuses steps without a span"),
+            lends: lends && into.is_none() && !finish && sources.len() == 1 && to.len() == 1,
+        },
+        Step::Post(lane) => Hop::Post(*lane),
+        Step::Join(lane) => Hop::Join(*lane),
+    }
+}

@@ -1,0 +1,198 @@
+//! What a call is, in 32 bytes that travel with its messages.
+//!
+//! Ranks must call alike. The digest of a call's signature is compared on every message, in release
+//! builds too; on a difference both signatures are decoded and printed.
+
+use std::fmt;
+
+use crate::dtype::Dtype;
+use crate::op::OpKind;
+use crate::plan::CollectiveKind;
+use crate::transport::Tag;
+
+/// What is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routine {
+    /// A collective.
+    Collective(CollectiveKind),
+    /// A message between two ranks.
+    PointToPoint,
+}
+
+impl Routine {
+    const POINT_TO_POINT: u8 = u8::MAX;
+
+    fn code(self) -> u8 {
+        match self {
+            Self::Collective(kind) => kind as u8,
+            Self::PointToPoint => Self::POINT_TO_POINT,
+        }
+    }
+
+    fn decode(code: u8) -> Option<Self> {
+        if code == Self::POINT_TO_POINT {
+            return Some(Self::PointToPoint);
+        }
+        CollectiveKind::ALL.into_iter().find(|kind| *kind as u8 == code).map(Self::Collective)
+    }
+}
+
+impl fmt::Display for Routine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Collective(kind) => kind.fmt(f),
+            Self::PointToPoint => f.write_str("send/recv"),
+        }
+    }
+}
+
+/// What ranks must agree on when they call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// The communicator, as all its ranks number it.
+    pub communicator: u64,
+    /// The how many-th call on it; 0 for messages between two ranks, which others do not count.
+    pub sequence: u64,
+    /// Elements of the whole vector; of the message, where each rank knows only its own edges.
+    pub count: u64,
+    /// What is called.
+    pub routine: Routine,
+    /// The element type.
+    pub dtype: Dtype,
+    /// The operator, where there is one.
+    pub op: Option<OpKind>,
+    /// The algorithm, by its place in the list of all.
+    pub algorithm: u8,
+    /// The root, where there is one.
+    pub root: u32,
+    /// A hash of the vector of counts, where ranks' counts differ.
+    pub counts: u64,
+}
+
+const NO_OP: u8 = u8::MAX;
+
+impl Signature {
+    /// What travels with this call's messages.
+    pub fn tag(&self) -> Tag {
+        let codes =
+            [self.routine.code(), self.dtype as u8, self.op.map_or(NO_OP, |op| op as u8), self.algorithm];
+        let small = u64::from(u32::from_le_bytes(codes)) << 32 | u64::from(self.root);
+        let body = [self.communicator, self.sequence, self.count, small];
+        let digest = body.iter().fold(self.counts, |hash, &word| mix(hash, word));
+        Tag { digest, body }
+    }
+
+    /// Says how this call and a peer's message disagree.
+    pub fn contrast(&self, theirs: [u64; 4]) -> String {
+        if self.tag().body == theirs {
+            return format!("{self} was called on both sides, but the counts per rank differ; compare them");
+        }
+        let theirs = match Self::decode(theirs) {
+            Some(signature) => signature.to_string(),
+            None => "something that this version does not know".into(),
+        };
+        format!(
+            "this rank called {self}, the other {theirs}; all ranks must make the same calls in the same order"
+        )
+    }
+
+    fn decode([communicator, sequence, count, small]: [u64; 4]) -> Option<Self> {
+        let [routine, dtype, op, algorithm] = ((small >> 32) as u32).to_le_bytes();
+        Some(Self {
+            communicator,
+            sequence,
+            count,
+            routine: Routine::decode(routine)?,
+            dtype: Dtype::ALL.into_iter().find(|known| *known as u8 == dtype)?,
+            op: match op {
+                NO_OP => None,
+                code => Some(OpKind::ALL.into_iter().find(|known| *known as u8 == code)?),
+            },
+            algorithm,
+            root: small as u32,
+            counts: 0,
+        })
+    }
+
+    /// The call by its short name, such as `all_reduce #17`.
+    pub fn short(&self) -> String {
+        match self.routine {
+            Routine::PointToPoint => self.routine.to_string(),
+            Routine::Collective(_) => format!("{} #{}", self.routine, self.sequence),
+        }
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.short())?;
+        write!(f, "({} x {}", self.count, self.dtype)?;
+        if let Some(op) = self.op {
+            write!(f, ", {op}")?;
+        }
+        if let Routine::Collective(kind) = self.routine {
+            if kind.rooted() {
+                write!(f, ", root {}", self.root)?;
+            }
+            let algorithm = crate::algorithm::ALL.get(usize::from(self.algorithm));
+            write!(f, ", {}", algorithm.map_or("unknown algorithm", |algorithm| algorithm.name()))?;
+        }
+        write!(f, ", communicator {:08x})", self.communicator as u32)
+    }
+}
+
+/// Mixes a word into a hash: the two halves of a product (the step of Wang Yi's wyhash).
+pub fn mix(hash: u64, word: u64) -> u64 {
+    const ODD: [u64; 2] = [0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db];
+    let product = u128::from(hash ^ ODD[0]) * u128::from(word ^ ODD[1]);
+    (product as u64) ^ ((product >> 64) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Signature {
+        Signature {
+            communicator: 7,
+            sequence: 17,
+            count: 1000,
+            routine: Routine::Collective(CollectiveKind::AllReduce),
+            dtype: Dtype::F32,
+            op: Some(OpKind::Sum),
+            algorithm: 0,
+            root: 0,
+            counts: 0,
+        }
+    }
+
+    #[test]
+    fn every_field_changes_the_digest() {
+        let a = sample();
+        let others = [
+            Signature { communicator: 8, ..a },
+            Signature { sequence: 18, ..a },
+            Signature { count: 1001, ..a },
+            Signature { routine: Routine::PointToPoint, ..a },
+            Signature { dtype: Dtype::F64, ..a },
+            Signature { op: None, ..a },
+            Signature { algorithm: 1, ..a },
+            Signature { root: 1, ..a },
+            Signature { counts: 1, ..a },
+        ];
+        let mut digests: Vec<u64> = others.iter().map(|other| other.tag().digest).collect();
+        digests.push(a.tag().digest);
+        digests.sort_unstable();
+        digests.dedup();
+        assert_eq!(digests.len(), others.len() + 1);
+    }
+
+    #[test]
+    fn a_contrast_shows_both_sides() {
+        let other = Signature { count: 999, dtype: Dtype::Bf16, ..sample() };
+        let text = sample().contrast(other.tag().body);
+        assert!(text.contains("1000 x f32") && text.contains("999 x bf16"), "{text}");
+        assert_eq!(Signature::decode(other.tag().body), Some(other));
+        assert!(sample().contrast([u64::MAX; 4]).contains("does not know"));
+    }
+}

@@ -1,0 +1,220 @@
+//! Kernels: dst (+)= src, for every element type and operator, at any address.
+//!
+//! | elements        | are combined in | and then                                              |
+//! | --------------- | --------------- | ----------------------------------------------------- |
+//! | f64, f32        | their own type  | -                                                     |
+//! | f16, bf16, fp8  | f32             | rounded once per fold, ties to even; fp8 saturates    |
+//! | integers        | their own type  | wrap on overflow                                      |
+//!
+//! - `Min` and `Max` of floats: NaN where any input is; -0 lies below +0.
+//! - `Average`: the sum, divided by the number of ranks by the fold that finishes. Floats: a division,
+//!   before the one rounding. Integers: the wrapped sum, rounded toward zero.
+//! - A NaN that arithmetic makes is the type's canonical one; one source alone, unfinished, is copied
+//!   bit by bit.
+//! - Operators of the library give the same bits for `a ⊕ b` and `b ⊕ a`, and on every processor: the
+//!   loops are compiled for several ([`Variant`]), and all compute the same.
+
+mod combine;
+mod fold;
+mod narrow;
+mod number;
+mod select;
+mod user;
+mod variant;
+
+use std::fmt;
+use std::ptr;
+use std::sync::Arc;
+
+pub use variant::Variant;
+
+use crate::dtype::{Dtype, Element};
+use crate::error::{Error, Result};
+use crate::memory::{View, as_bytes};
+use crate::op::{OpKind, ReduceOp};
+use user::Combiner;
+use variant::{Entry, Job};
+
+/// The reduction of one call: element type, operator, number of ranks.
+///
+/// Made once per call, without allocation unless the operator is the caller's own; then every fold costs
+/// one indirect call.
+#[derive(Clone)]
+pub struct Reducer {
+    dtype: Dtype,
+    op: OpKind,
+    commutes: bool,
+    ranks: usize,
+    loops: Loops,
+    /// What a contribution is multiplied by before anything else.
+    prescale: Option<(Entry, [u8; 8])>,
+}
+
+#[derive(Clone)]
+enum Loops {
+    Library { fold: Entry, finish: Entry },
+    User(Arc<dyn Combiner>),
+}
+
+impl Reducer {
+    /// The reduction by `op` among `ranks` ranks.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::Kind::Usage): the operator is not for this element type.
+    pub fn new<T: Element>(op: &ReduceOp<T>, ranks: usize) -> Result<Self> {
+        match op {
+            ReduceOp::User(user) => Ok(Self {
+                dtype: T::DTYPE,
+                op: OpKind::User,
+                commutes: user.commutes,
+                ranks,
+                loops: Loops::User(Arc::new(user.clone())),
+                prescale: None,
+            }),
+            ReduceOp::PreMul(factor) => {
+                let mut bytes = [0; 8];
+                bytes[..size_of::<T>()].copy_from_slice(as_bytes(&[*factor]));
+                let prescale = select::prescale(Variant::best(), T::DTYPE);
+                let sum = Self::of(T::DTYPE, OpKind::Sum, ranks)?;
+                Ok(Self { op: OpKind::PreMul, prescale: Some((prescale, bytes)), ..sum })
+            }
+            _ => Self::of(T::DTYPE, op.kind(), ranks),
+        }
+    }
+
+    /// As [`new`](Self::new), for a type known only at run time and an operator without parameters.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::Kind::Usage): the operator is not for this element type, or has parameters.
+    pub fn of(dtype: Dtype, op: OpKind, ranks: usize) -> Result<Self> {
+        Self::compiled_for(Variant::best(), dtype, op, ranks)
+    }
+
+    /// As [`of`](Self::of), by the loops of one variant: to compare them.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::Kind::Usage): as above, or this processor lacks what the variant needs.
+    pub fn compiled_for(variant: Variant, dtype: Dtype, op: OpKind, ranks: usize) -> Result<Self> {
+        if !variant.runs_here() {
+            return Err(Error::usage(format!("this processor does not run {variant} kernels")));
+        }
+        if matches!(op, OpKind::PreMul | OpKind::User) {
+            return Err(Error::usage(format!("operator `{op}` needs its parameters")));
+        }
+        let fold = select::fold(variant, dtype, op).ok_or_else(|| {
+            Error::usage(format!("operator `{op}` is for integers; {dtype} is a floating-point type"))
+        })?;
+        let finish = if op == OpKind::Average { select::average(variant, dtype) } else { fold };
+        let loops = Loops::Library { fold, finish };
+        Ok(Self { dtype, op, commutes: true, ranks: ranks.max(1), loops, prescale: None })
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// The operator.
+    pub fn op(&self) -> OpKind {
+        self.op
+    }
+
+    /// Whether a ⊕ b = b ⊕ a.
+    pub fn commutes(&self) -> bool {
+        self.commutes
+    }
+
+    /// sources\[0\] ⊕ sources\[1\] ⊕ …, from left to right, finished (an average's division) if asked,
+    /// written to every destination. Each source is read once, each destination written once.
+    ///
+    /// All views have the same length, a multiple of the element's size, at any address. A destination
+    /// may be the very place of a source, but must not overlap one partly.
+    ///
+    /// # Panics
+    /// Where these rules are broken: the caller's mistake, not its user's.
+    pub fn fold(&self, destinations: &[View<'_>], sources: &[View<'_>], finish: bool) {
+        check(destinations, sources, self.dtype.size());
+        if sources.len() == 1 && !(finish && self.op == OpKind::Average) {
+            return copy_checked(destinations, sources[0]);
+        }
+        match &self.loops {
+            Loops::Library { fold, finish: finishing } => {
+                let entry = if finish { finishing } else { fold };
+                let job = Job { destinations, sources, ranks: self.ranks, factor: [0; 8] };
+                // SAFETY: checked above; the variant runs here, or there would be no reducer.
+                unsafe { entry(&job) }
+            }
+            // SAFETY: checked above; the reducer's dtype is the operator's.
+            Loops::User(combiner) => unsafe { combiner.fold(destinations, sources) },
+        }
+    }
+
+    /// Whether contributions are multiplied by a factor before anything else ([`ReduceOp::PreMul`]).
+    pub fn has_prescale(&self) -> bool {
+        self.prescale.is_some()
+    }
+
+    /// destination = source × the factor; a copy where there is none. In place or apart.
+    ///
+    /// # Panics
+    /// As [`fold`](Self::fold).
+    pub fn prescale(&self, destination: View<'_>, source: View<'_>) {
+        let (destinations, sources) = (&[destination], &[source]);
+        check(destinations, sources, self.dtype.size());
+        match self.prescale {
+            // SAFETY: checked above; the variant runs here, and the factor is an element.
+            Some((entry, factor)) => unsafe { entry(&Job { destinations, sources, ranks: 1, factor }) },
+            None => copy(destinations, source),
+        }
+    }
+}
+
+impl fmt::Debug for Reducer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} among {}", self.op, self.dtype, self.ranks)
+    }
+}
+
+/// Every destination = source, any bytes.
+///
+/// # Panics
+/// As [`Reducer::fold`].
+pub fn copy(destinations: &[View<'_>], source: View<'_>) {
+    check(destinations, &[source], 1);
+    copy_checked(destinations, source);
+}
+
+fn copy_checked(destinations: &[View<'_>], source: View<'_>) {
+    // One pass over the source for each destination would read it anew once it has left the caches.
+    let block = if destinations.len() > 1 { 16 << 10 } else { source.len() };
+    let mut start = 0;
+    while start < source.len() {
+        let count = block.min(source.len() - start);
+        for destination in destinations.iter().filter(|destination| !destination.same_place(source)) {
+            // SAFETY: the range lies in both views, which were checked.
+            unsafe { ptr::copy(source.as_ptr().add(start), destination.as_ptr().add(start), count) };
+        }
+        start += count;
+    }
+}
+
+/// What every kernel relies on: views are equally long, a multiple of `size`; destinations are writable,
+/// each the very place of a source or apart.
+#[inline(always)]
+fn check(destinations: &[View<'_>], sources: &[View<'_>], size: usize) {
+    assert!(!sources.is_empty(), "a fold has at least one source");
+    let length = sources[0].len();
+    assert!(length & (size - 1) == 0, "whole elements of {size} bytes, but there are {length} bytes");
+    for source in sources {
+        assert!(source.len() == length, "sources of one fold are equally long");
+    }
+    for destination in destinations {
+        assert!(destination.is_writable(), "a destination is writable");
+        assert!(destination.len() == length, "a destination is as long as the sources");
+        let to = destination.as_ptr().addr();
+        for source in sources {
+            let distance = source.as_ptr().addr().abs_diff(to);
+            assert!(distance == 0 || distance >= length, "a destination is a source's place or apart");
+        }
+    }
+}

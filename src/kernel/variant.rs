@@ -1,0 +1,135 @@
+//! The same loops, compiled for several generations of processors.
+
+use std::fmt;
+
+use crate::memory::View;
+
+/// What one run of a kernel works on.
+pub(super) struct Job<'a> {
+    pub(super) destinations: &'a [View<'a>],
+    /// At least one. All views have the length of the first.
+    pub(super) sources: &'a [View<'a>],
+    /// What an average divides by.
+    pub(super) ranks: usize,
+    /// What a prescale multiplies by: the first bytes, as an element.
+    pub(super) factor: [u8; 8],
+}
+
+/// A loop over a job.
+pub(super) trait Kernel {
+    /// # Safety
+    /// The views are what [`Job`] promises; destinations are writable; a destination is the very place
+    /// of a source or apart from it.
+    unsafe fn run<I: Isa>(job: &Job<'_>);
+}
+
+/// What kind of processor a kernel is compiled for, as a type.
+pub(super) trait Isa {
+    /// Whether it converts f16.
+    const F16C: bool;
+}
+
+struct Plain;
+impl Isa for Plain {
+    const F16C: bool = false;
+}
+
+/// An x86-64 with F16C.
+#[cfg(target_arch = "x86_64")]
+struct X86;
+#[cfg(target_arch = "x86_64")]
+impl Isa for X86 {
+    const F16C: bool = true;
+}
+
+/// A kernel compiled for one variant.
+pub(super) type Entry = unsafe fn(&Job<'_>);
+
+/// For which processors a kernel is compiled. All variants give the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// Any processor of the target.
+    Portable,
+    /// x86-64 with AVX2, FMA and F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ, VL.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Variant {
+    /// Every variant that was compiled, from plain to wide.
+    pub const ALL: &[Self] = &[
+        Self::Portable,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512,
+    ];
+
+    /// The widest that this processor runs.
+    pub fn best() -> Self {
+        Self::ALL.iter().rev().copied().find(|variant| variant.runs_here()).unwrap_or(Self::Portable)
+    }
+
+    /// Whether this processor runs it.
+    pub fn runs_here(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        let avx2 = || {
+            is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+        };
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => avx2(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                avx2()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+        }
+    }
+
+    /// The kernel, compiled for this variant; to be called only where [`runs_here`](Self::runs_here).
+    pub(super) fn entry<K: Kernel>(self) -> Entry {
+        match self {
+            Self::Portable => K::run::<Plain>,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => avx2::<K>,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => avx512::<K>,
+        }
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "AVX2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "AVX-512",
+        })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn avx2<K: Kernel>(job: &Job<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { K::run::<X86>(job) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn avx512<K: Kernel>(job: &Job<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { K::run::<X86>(job) }
+}

@@ -1,0 +1,5 @@
+//! The world outside: the only floor that calls it.
+
+pub(crate) mod atomic;
+pub(crate) mod os;
+pub(crate) mod socket;

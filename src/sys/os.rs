@@ -1,0 +1,164 @@
+//! The operating system, through rustix: anonymous shared memory, descriptors over sockets, sleep.
+
+use std::ffi::c_void;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+use rustix::thread::MembarrierCommand;
+use rustix::thread::futex;
+
+/// What nobody may do any more to a memfd of ours: change its size, or these rules.
+const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+/// The most descriptors of one message.
+pub(crate) const MAX_DESCRIPTORS: usize = 4;
+
+/// Anonymous memory of `len` zero bytes, of a size fixed for ever; `name` is what /proc shows.
+pub(crate) fn memfd(name: &str, len: usize) -> io::Result<OwnedFd> {
+    let fd = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    rustix::fs::ftruncate(&fd, len as u64)?;
+    rustix::fs::fcntl_add_seals(&fd, SEALS)?;
+    Ok(fd)
+}
+
+/// How many bytes a memfd has, and for ever: an error where its owner could still take them away, which
+/// would kill whoever touches them.
+pub(crate) fn sealed_len(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    if !rustix::fs::fcntl_get_seals(fd)?.contains(SealFlags::SHRINK) {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "its size is not sealed"));
+    }
+    Ok(rustix::fs::fstat(fd)?.st_size.try_into().unwrap_or(0))
+}
+
+/// Maps the first `len` bytes of a memfd, to be shared; nothing is populated.
+pub(crate) fn map(fd: BorrowedFd<'_>, len: usize) -> io::Result<NonNull<c_void>> {
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a new mapping at an address that the kernel chooses touches no memory of ours.
+    let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, fd, 0) }?;
+    NonNull::new(start).ok_or_else(|| io::Error::other("mapped at address zero"))
+}
+
+/// Takes a mapping away.
+///
+/// # Safety
+/// `start` and `len` must be those of a [`map`] that nobody uses any more.
+pub(crate) unsafe fn unmap(start: NonNull<c_void>, len: usize) {
+    // SAFETY: as the caller promises. It can only fail on arguments that no mapping has.
+    let _ = unsafe { rustix::mm::munmap(start.as_ptr(), len) };
+}
+
+/// A counter that a descriptor shows; reading and writing it never block.
+pub(crate) fn eventfd() -> io::Result<OwnedFd> {
+    Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
+}
+
+/// Makes an eventfd readable. It can only fail when it is readable already, or not an eventfd.
+pub(crate) fn signal(event: BorrowedFd<'_>) {
+    let _ = rustix::io::write(event, &1u64.to_ne_bytes());
+}
+
+/// Makes an eventfd unreadable again.
+pub(crate) fn drain(event: BorrowedFd<'_>) {
+    let _ = rustix::io::read(event, &mut [0u8; 8]);
+}
+
+/// Sleeps while `word` holds `value`, until [`wake`] from any process that maps it, a signal or `timeout`.
+pub(crate) fn wait(word: &AtomicU32, value: u32, timeout: Option<Duration>) -> io::Result<()> {
+    // Not FUTEX_PRIVATE: the waker may be another process.
+    match futex::wait(word, futex::Flags::empty(), value, timespec(timeout).as_ref()) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::TIMEDOUT) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Wakes one thread that sleeps on `word`.
+pub(crate) fn wake(word: &AtomicU32) {
+    // Fails on a misaligned word only, and this one is not.
+    let _ = futex::wake(word, futex::Flags::empty(), 1);
+}
+
+/// Sleeps until one of `fds` is ready, a signal or `timeout`.
+pub(crate) fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
+    match rustix::event::poll(fds, timespec(timeout).as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// `None` where it is longer than the kernel can count.
+fn timespec(timeout: Option<Duration>) -> Option<Timespec> {
+    timeout.and_then(|timeout| timeout.try_into().ok())
+}
+
+/// Asks that this process' threads take part in every [`barrier`]; false where the kernel cannot.
+pub(crate) fn join_barriers() -> bool {
+    rustix::thread::membarrier(MembarrierCommand::RegisterGlobalExpedited).is_ok()
+}
+
+/// Has every running thread of every process that joined execute a full memory barrier before it returns;
+/// false where the kernel cannot.
+pub(crate) fn barrier() -> bool {
+    rustix::thread::membarrier(MembarrierCommand::GlobalExpedited).is_ok()
+}
+
+/// Sends a few bytes and descriptors as one message.
+pub(crate) fn send_with(stream: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors for one message"));
+    }
+    let sent = rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(stream, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
+    })?;
+    if sent < bytes.len() {
+        return Err(io::Error::new(io::ErrorKind::WriteZero, "the socket took a part of a message"));
+    }
+    Ok(())
+}
+
+/// Receives exactly as many bytes as `bytes` holds, and the descriptors that came with them.
+pub(crate) fn receive_with(stream: &UnixStream, bytes: &mut [u8]) -> io::Result<Vec<OwnedFd>> {
+    let mut fds = Vec::new();
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let got = rustix::io::retry_on_intr(|| {
+            let rest = IoSliceMut::new(&mut bytes[filled..]);
+            rustix::net::recvmsg(stream, &mut [rest], &mut control, RecvFlags::CMSG_CLOEXEC)
+        })?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(received) = message {
+                fds.extend(received);
+            }
+        }
+        if got.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(io::Error::other("descriptors were lost: too many, or none left to this process"));
+        }
+        if got.bytes == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        filled += got.bytes;
+    }
+    Ok(fds)
+}
+
+/// Whether the other end of a stream is closed: its owner closed it, or its process is gone.
+pub(crate) fn ended(stream: &UnixStream) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::RDHUP)];
+    poll(&mut fds, Some(Duration::ZERO)).is_ok() && !fds[0].revents().is_empty()
+}

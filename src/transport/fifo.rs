@@ -1,0 +1,135 @@
+//! The credit FIFO: one writer, one reader, a ring of numbered slots; checked in `tests/models.rs`.
+//!
+//! Messages count from 1; message `n` lies in slot `n % SLOTS`.
+//!
+//! | writer                                          | reader                                      |
+//! | ----------------------------------------------- | ------------------------------------------- |
+//! | n - released > SLOTS: no room (looks again)     | slot.number is not n: nothing there         |
+//! | writes the message into the slot                | reads it where it lies, and may write there |
+//! | slot.number := n (release)                      | released := n (release)                     |
+//!
+//! Each counter has one writer. The writer keeps the last `released` that it saw and looks at the reader's
+//! line only when that says that all slots are taken. (After the credit FIFO of NCCL and MSCCL++, with the
+//! number beside the payload as in NCCL's LL protocol, so that a small message crosses in one line.)
+
+use std::cell::Cell;
+use std::ops::Deref;
+
+use crate::sys::atomic::{AtomicU64, Ordering};
+
+/// The most bytes of one message between ranks of one host: large enough that a message's fixed costs
+/// vanish, and so small that the rings of a pair, both ways, stay in the two cores' second-level caches.
+pub(crate) const SLOT: usize = 128 << 10;
+
+/// How many such messages may be on their way in one direction: one being written, one being read, and
+/// one each for the ranks not to wait for each other's every step.
+pub(crate) const CREDIT: usize = 4;
+
+/// Keeps what two cores write apart: two lines, since cores fetch neighbours together.
+#[derive(Debug, Default)]
+#[repr(C, align(128))]
+pub(crate) struct Apart<T>(T);
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// A counter of the other side's that no correct peer could have written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Forged;
+
+/// The writer's own memory of a ring.
+#[derive(Debug)]
+pub(crate) struct Writer<const SLOTS: usize> {
+    /// The number of the next message.
+    next: Cell<u64>,
+    /// The last message known to be released.
+    released: Cell<u64>,
+}
+
+impl<const SLOTS: usize> Writer<SLOTS> {
+    pub(crate) const fn new() -> Self {
+        Self { next: Cell::new(1), released: Cell::new(0) }
+    }
+
+    /// The slot of the next message; nothing while all are taken.
+    #[inline]
+    pub(crate) fn room(&self, released: &AtomicU64) -> Result<Option<usize>, Forged> {
+        let next = self.next.get();
+        if next - self.released.get() > SLOTS as u64 {
+            let now = released.load(Ordering::Acquire);
+            if now < self.released.get() || now >= next {
+                return Err(Forged);
+            }
+            self.released.set(now);
+            if next - now > SLOTS as u64 {
+                return Ok(None);
+            }
+        }
+        Ok(Some((next % SLOTS as u64) as usize))
+    }
+
+    /// Shows what was written into the slot that [`room`](Self::room) gave; `number` is that slot's.
+    #[inline]
+    pub(crate) fn publish(&self, number: &AtomicU64) {
+        let next = self.next.get();
+        number.store(next, Ordering::Release);
+        self.next.set(next + 1);
+    }
+}
+
+/// The reader's own memory of a ring.
+#[derive(Debug)]
+pub(crate) struct Reader<const SLOTS: usize> {
+    /// The number of the next message.
+    next: Cell<u64>,
+}
+
+impl<const SLOTS: usize> Reader<SLOTS> {
+    pub(crate) const fn new() -> Self {
+        Self { next: Cell::new(1) }
+    }
+
+    /// Where the next message will lie.
+    #[inline]
+    pub(crate) fn slot(&self) -> usize {
+        (self.next.get() % SLOTS as u64) as usize
+    }
+
+    /// Whether it is there; `number` is its slot's.
+    #[inline]
+    pub(crate) fn arrived(&self, number: &AtomicU64) -> bool {
+        number.load(Ordering::Acquire) == self.next.get()
+    }
+
+    /// Gives its slot back.
+    #[inline]
+    pub(crate) fn release(&self, released: &AtomicU64) {
+        let next = self.next.get();
+        released.store(next, Ordering::Release);
+        self.next.set(next + 1);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credit_that_was_never_earned_is_refused() {
+        let (writer, number) = (Writer::<2>::new(), AtomicU64::new(0));
+        for _ in 0..2 {
+            writer.publish(&number);
+        }
+        assert_eq!(writer.room(&AtomicU64::new(0)), Ok(None));
+        assert_eq!(writer.room(&AtomicU64::new(3)), Err(Forged));
+        assert_eq!(writer.room(&AtomicU64::new(u64::MAX)), Err(Forged));
+        assert_eq!(writer.room(&AtomicU64::new(1)), Ok(Some(1)));
+        writer.publish(&number);
+        assert_eq!(writer.room(&AtomicU64::new(0)), Err(Forged), "credit does not go back");
+    }
+}

@@ -1,0 +1,158 @@
+//! No hang, no silent mismatch: what calls say when ranks disagree, are late, or are gone.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use kolo::{Communicator, Error, Kind, ReduceOp};
+use support::ranks;
+
+/// The errors of two ranks that do different things; both must end.
+fn clash(
+    zero: impl Fn(&mut Communicator) -> kolo::Result<()> + Sync,
+    one: impl Fn(&mut Communicator) -> kolo::Result<()> + Sync,
+) -> [Option<Error>; 2] {
+    let errors = std::sync::Mutex::new([None, None]);
+    ranks(2, |communicator| {
+        communicator.set_deadline(Some(Duration::from_secs(20)));
+        let rank = communicator.rank();
+        let outcome = if rank == 0 { zero(communicator) } else { one(communicator) };
+        // A rank that only sends may not have noticed; the barrier tells it.
+        let outcome = outcome.and_then(|()| communicator.barrier());
+        let error = outcome.as_ref().err().cloned();
+        if let Some(error) = &error {
+            let again = communicator.barrier().unwrap_err();
+            assert_eq!(again.to_string(), error.to_string(), "a failed communicator stays failed");
+        }
+        errors.lock().unwrap()[rank] = error;
+    });
+    errors.into_inner().unwrap()
+}
+
+fn all_reduce(count: usize) -> impl Fn(&mut Communicator) -> kolo::Result<()> {
+    move |communicator| communicator.all_reduce_in_place(&mut vec![1.0f32; count], ReduceOp::Sum)
+}
+
+/// One side at least names the mismatch and shows both calls; the other learns of it.
+fn assert_mismatch(errors: [Option<Error>; 2], texts: [&str; 2]) {
+    let errors = errors.map(|error| error.expect("both sides learn"));
+    assert!(errors.iter().all(|error| matches!(error.kind(), Kind::Mismatch | Kind::PeerLost)), "{errors:?}");
+    let told = errors.iter().find(|error| error.kind() == Kind::Mismatch).expect("one side says why");
+    let text = told.to_string();
+    assert!(texts.iter().all(|part| text.contains(part)) && !text.contains('\n'), "{text}");
+}
+
+#[test]
+fn counts_that_differ_are_told() {
+    for (zero, one) in [(1000, 1001), (0, 1), (100_000, 1_000_000)] {
+        let texts = [format!("{zero} x f32"), format!("{one} x f32")];
+        assert_mismatch(clash(all_reduce(zero), all_reduce(one)), [&texts[0], &texts[1]]);
+    }
+}
+
+#[test]
+fn everything_that_must_agree_is_compared() {
+    let sum = |op: ReduceOp<u8>| move |c: &mut Communicator| c.all_reduce_in_place(&mut [1, 2], op.clone());
+    assert_mismatch(clash(sum(ReduceOp::Sum), sum(ReduceOp::Max)), ["sum", "max"]);
+    let i8 = |c: &mut Communicator| c.all_reduce_in_place(&mut [1i8, 2], ReduceOp::Sum);
+    assert_mismatch(clash(sum(ReduceOp::Sum), i8), ["2 x u8", "2 x i8"]);
+    let root = |root: usize| move |c: &mut Communicator| c.broadcast(&mut [0u8; 100], root);
+    // Both only send, and learn of it at the barrier.
+    assert_mismatch(clash(root(0), root(1)), ["barrier", "100 x u8, root"]);
+    assert_mismatch(clash(root(0), sum(ReduceOp::Sum)), ["this rank called", "all_reduce #1"]);
+    let named = |name: &'static str| {
+        move |c: &mut Communicator| {
+            c.set_algorithm(kolo::CollectiveKind::AllReduce, Some(name))?;
+            c.all_reduce_in_place(&mut [1u8], ReduceOp::Sum)
+        }
+    };
+    assert_mismatch(clash(named("ring"), named("direct")), ["ring", "direct"]);
+    let gather_v = |count: usize| {
+        move |c: &mut Communicator| {
+            let mut output = [0u8; 7];
+            let output = if c.rank() == 0 { &mut output[..] } else { &mut [] };
+            c.gather_v(&vec![1; if c.rank() == 0 { 3 } else { count }], output, &[3, 4], 0)
+        }
+    };
+    assert_mismatch(clash(gather_v(5), gather_v(5)), ["4 x u8", "5 x u8"]);
+    let message = |c: &mut Communicator| match c.rank() {
+        0 => c.send(&[1u8; 5], 1),
+        _ => c.recv(&mut [0u8; 6], 0),
+    };
+    assert_mismatch(clash(message, message), ["5 x u8", "6 x u8"]);
+}
+
+#[test]
+fn a_late_rank_is_named() {
+    ranks(3, |communicator| {
+        communicator.set_deadline(Some(Duration::from_millis(200)));
+        if communicator.rank() == 1 {
+            return std::thread::sleep(Duration::from_millis(1500));
+        }
+        let begun = Instant::now();
+        let error = communicator.barrier().unwrap_err();
+        assert_eq!(error.kind(), Kind::Deadline, "{error}");
+        assert!(error.to_string().contains("rank 1") && error.to_string().contains("barrier #1"), "{error}");
+        assert!(begun.elapsed() >= Duration::from_millis(200));
+    });
+}
+
+#[test]
+fn a_rank_that_leaves_is_news() {
+    ranks(2, |communicator| {
+        communicator.barrier().unwrap();
+        if communicator.rank() == 0 {
+            return; // and drops its communicator
+        }
+        let error = communicator.barrier().unwrap_err();
+        assert_eq!((error.kind(), error.peer()), (Kind::PeerLost, Some(0)), "{error}");
+    });
+}
+
+#[test]
+fn abort_ends_a_blocked_call_and_a_work() {
+    for blocking in [true, false] {
+        ranks(2, |communicator| {
+            communicator.barrier().unwrap();
+            let abort = communicator.abort_handle();
+            if communicator.rank() == 1 {
+                return std::thread::sleep(Duration::from_secs(2));
+            }
+            let aborter = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(100));
+                abort.abort();
+                abort.abort();
+            });
+            let begun = Instant::now();
+            let error = match blocking {
+                true => communicator.barrier().unwrap_err(),
+                false => communicator.start_barrier().unwrap().wait().unwrap_err(),
+            };
+            assert_eq!(error.kind(), Kind::Aborted, "{error}");
+            assert!(begun.elapsed() < Duration::from_secs(1), "abort is bounded");
+            aborter.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn what_one_rank_can_check_is_a_usage_error_and_harmless() {
+    ranks(2, |communicator| {
+        let errors = [
+            communicator.all_reduce(&[1.0f32; 3], &mut [0.0; 2], ReduceOp::Sum),
+            communicator.all_gather(&[1u8; 3], &mut [0; 5]),
+            communicator.broadcast(&mut [1u8], 2),
+            communicator.send(&[1u8], 7),
+            communicator.recv(&mut [1u8], communicator.rank()),
+            communicator.all_gather_v(&[1u8], &mut [0; 3], &[1, 1]),
+            communicator.all_gather_v(&[1u8], &mut [0; 3], &[1, 1, 1]),
+            communicator.all_reduce_in_place(&mut [1.0f32], ReduceOp::BitXor),
+            communicator.all_gather_v(&[1u8], &mut [0; 3], &[1, usize::MAX]),
+        ];
+        for error in errors.map(Result::unwrap_err) {
+            assert_eq!(error.kind(), Kind::Usage, "{error}");
+            assert!(!error.to_string().contains('\n'));
+        }
+        communicator.barrier().unwrap();
+    });
+}

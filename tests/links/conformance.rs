@@ -1,0 +1,297 @@
+//! What every link keeps to. `[a, b]` are its two ends.
+
+use std::thread;
+
+use kolo::Kind;
+use kolo::memory::View;
+
+use crate::end::{End, bytes, eventually, mix, read, send, tag, take, write};
+
+/// How many messages the tests with random ones send in each direction.
+pub(crate) const MANY: u64 = 100_000;
+
+pub(crate) fn messages_keep_their_order(ends: [End; 2]) {
+    for number in 0..100 {
+        send(&ends, 0, &bytes(number, 16), &tag(number));
+        if number % 3 == 2 {
+            for number in number - 2..=number {
+                assert_eq!(take(&ends, 1).bytes, bytes(number, 16));
+            }
+        }
+    }
+}
+
+pub(crate) fn every_size_crosses(ends: [End; 2]) {
+    let slot = ends[0].link.limits().slot;
+    let lines = (0..=130).chain([255, 256, 257, 4095, 4096, 4097]);
+    for len in lines.chain([slot / 2 + 1, slot - 65, slot - 1, slot]) {
+        for from in 0..2 {
+            send(&ends, from, &bytes(len as u64, len), &tag(len as u64));
+            let taken = take(&ends, 1 - from);
+            assert!(taken.bytes == bytes(len as u64, len), "{len} bytes were changed");
+            assert_eq!(taken.tag, tag(len as u64));
+        }
+    }
+}
+
+pub(crate) fn credit_runs_out_and_comes_back(ends: [End; 2]) {
+    let [a, b] = &ends;
+    let credit = a.link.limits().credit as u64;
+    for number in 0..credit {
+        assert!(a.try_send(&[number as u8], &tag(number)).unwrap());
+    }
+    for round in 0..3 * credit {
+        assert!(!a.try_send(&[0], &tag(0)).unwrap(), "more than {credit} on their way");
+        assert_eq!(take(&ends, 1).bytes, [round as u8]);
+        send(&ends, 0, &[(round + credit) as u8], &tag(round));
+    }
+    for round in 3 * credit..4 * credit {
+        assert_eq!(take(&ends, 1).bytes, [round as u8]);
+    }
+    assert!(b.link.peek().unwrap().is_none());
+}
+
+pub(crate) fn asking_again_gives_the_same_place(ends: [End; 2]) {
+    for len in [1, 40, 41, 5000] {
+        let place = eventually(&ends, || ends[0].link.reserve(len));
+        write(place, &bytes(1, len));
+        let again = ends[0].link.reserve(len).unwrap().expect("the credit is still there");
+        assert!(again.same_place(place));
+        ends[0].link.commit(len, &tag(1)).unwrap();
+        assert_eq!(take(&ends, 1).bytes, bytes(1, len));
+    }
+}
+
+pub(crate) fn a_message_stays_until_it_is_released(ends: [End; 2]) {
+    let [a, b] = &ends;
+    for len in [8, 1000] {
+        send(&ends, 0, &bytes(1, len), &tag(1));
+        let message = eventually(&ends, || b.link.peek());
+        let mut more = 0;
+        while a.try_send(&bytes(2, len), &tag(2)).unwrap() {
+            more += 1;
+        }
+        assert_eq!((read(message.payload), message.digest), (bytes(1, len), tag(1).digest));
+        let again = b.link.peek().unwrap().expect("it was not released");
+        assert!(again.payload.same_place(message.payload));
+        assert_eq!((again.payload.len(), b.link.body()), (len, tag(1).body));
+        b.link.release().unwrap();
+        for _ in 0..more {
+            assert_eq!(take(&ends, 1).tag, tag(2));
+        }
+    }
+}
+
+pub(crate) fn a_received_message_may_be_written(ends: [End; 2]) {
+    for number in 0..20 {
+        let len = if number % 2 == 0 { 24 } else { 3000 };
+        send(&ends, 0, &bytes(number, len), &tag(number));
+        let message = eventually(&ends, || ends[1].link.peek());
+        write(message.payload, &bytes(!number, len));
+        assert_eq!(read(message.payload), bytes(!number, len));
+        ends[1].link.release().unwrap();
+    }
+}
+
+pub(crate) fn both_directions_at_once(ends: [End; 2]) {
+    let len = ends[0].link.limits().slot / 3;
+    for number in 0..40 {
+        for from in 0..2 {
+            send(&ends, from, &bytes(2 * number + from as u64, len), &tag(number));
+        }
+        if number > 0 {
+            for from in 0..2 {
+                assert!(take(&ends, 1 - from).bytes == bytes(2 * number - 2 + from as u64, len));
+            }
+        }
+    }
+}
+
+pub(crate) fn tags_come_with_their_messages(ends: [End; 2]) {
+    for number in 0..50 {
+        // Now and then the same tag as before, as the messages of one call have.
+        let tag = tag(number / 3);
+        send(&ends, 0, &bytes(number, number as usize), &tag);
+        assert_eq!(take(&ends, 1).tag, tag);
+    }
+}
+
+pub(crate) fn too_long_a_message_is_refused([a, b]: [End; 2]) {
+    for len in [a.link.limits().slot + 1, usize::MAX] {
+        assert_eq!(a.link.reserve(len).unwrap_err().kind(), Kind::Usage);
+    }
+    let long = vec![0; a.link.limits().slot];
+    if a.link.limits().lends {
+        let pieces = [View::read(&long), View::read(&[1])];
+        assert_eq!(a.link.lend(&pieces, &tag(1)).unwrap_err().kind(), Kind::Usage);
+    }
+    assert!(b.link.peek().unwrap().is_none());
+}
+
+pub(crate) fn what_was_not_reserved_is_not_sent([a, b]: [End; 2]) {
+    assert_eq!(a.link.commit(8, &tag(1)).unwrap_err().kind(), Kind::Usage);
+    a.link.reserve(8).unwrap().unwrap();
+    assert_eq!(a.link.commit(50, &tag(1)).unwrap_err().kind(), Kind::Usage);
+    assert_eq!(b.link.release().unwrap_err().kind(), Kind::Usage);
+    assert!(b.link.peek().unwrap().is_none());
+}
+
+pub(crate) fn lent_messages_are_read_until_settled(ends: [End; 2]) {
+    let [a, b] = &ends;
+    if !a.link.limits().lends {
+        assert!(!a.link.lend(&[View::empty()], &tag(0)).unwrap());
+        assert!(a.link.settled().unwrap());
+        return;
+    }
+    let source = bytes(5, 10_000);
+    let pieces: [&[&[u8]]; 5] =
+        [&[&source], &[&source[..1]], &[&source[..77], &[], &source[77..500]], &[&[]], &[]];
+    for round in 0..10 {
+        for pieces in pieces {
+            let views: Vec<_> = pieces.iter().map(|piece| View::read(piece)).collect();
+            assert!(a.link.lend(&views, &tag(round)).unwrap());
+            send(&ends, 0, b"after", &tag(round));
+            let message = eventually(&ends, || b.link.peek());
+            assert_eq!((message.digest, b.link.body()), (tag(round).digest, tag(round).body));
+            assert_eq!(read(message.payload), pieces.concat());
+            if let [piece] = views[..] {
+                assert!(message.payload.same_place(piece) && !message.payload.is_writable());
+                assert!(!a.link.settled().unwrap());
+            }
+            b.link.release().unwrap();
+            eventually(&ends, || Ok(a.link.settled()?.then_some(())));
+            assert_eq!(take(&ends, 1).bytes, b"after");
+        }
+    }
+}
+
+pub(crate) fn what_was_lent_is_taken_back_on_failure(ends: [End; 2]) {
+    let [a, b] = &ends;
+    if !a.link.limits().lends {
+        return;
+    }
+    let source = bytes(5, 1000);
+    for _ in 0..2 {
+        assert!(a.link.lend(&[View::read(&source)], &tag(1)).unwrap());
+    }
+    assert_eq!(read(eventually(&ends, || b.link.peek()).payload), source);
+    a.link.fail();
+    assert!(!a.link.settled().unwrap(), "it is still being read");
+    b.link.release().unwrap();
+    assert!(a.link.settled().unwrap(), "nobody has begun to read the second");
+    assert_eq!(b.link.peek().unwrap_err().kind(), Kind::PeerLost);
+
+    // The reader gives up what it reads when it fails.
+    let [a, b] = &ends;
+    assert!(b.link.lend(&[View::read(&source)], &tag(1)).is_ok());
+    assert!(a.link.peek().unwrap().is_some());
+    assert!(b.link.settled().is_err(), "the reader is gone, the lender not told");
+    b.link.fail();
+    assert!(!b.link.settled().unwrap());
+    a.link.fail();
+    assert!(b.link.settled().unwrap());
+}
+
+pub(crate) fn failure_is_news_after_the_last_message(ends: [End; 2]) {
+    let [a, b] = &ends;
+    send(&ends, 0, b"last words", &tag(1));
+    eventually(&ends, || Ok(a.link.settled()?.then_some(())));
+    a.link.fail();
+    let (taken, error) = b.wait_for_loss();
+    assert_eq!(taken.iter().map(|taken| &taken.bytes[..]).collect::<Vec<_>>(), [b"last words"]);
+    assert_eq!(error.kind(), Kind::PeerLost);
+    assert!(error.to_string().contains("after an error of its own"), "{error}");
+    assert_eq!(b.link.alive().unwrap_err().kind(), Kind::PeerLost);
+}
+
+pub(crate) fn leaving_is_news_after_the_last_message(ends: [End; 2]) {
+    send(&ends, 0, b"last words", &tag(1));
+    eventually(&ends, || Ok(ends[0].link.settled()?.then_some(())));
+    let [a, b] = ends;
+    b.link.alive().unwrap();
+    drop(a);
+    let (taken, error) = b.wait_for_loss();
+    assert_eq!(taken.iter().map(|taken| &taken.bytes[..]).collect::<Vec<_>>(), [b"last words"]);
+    assert_eq!(error.kind(), Kind::PeerLost);
+    assert_eq!(b.link.alive().unwrap_err().kind(), Kind::PeerLost);
+}
+
+pub(crate) fn a_failed_peer_gives_no_more_credit([a, b]: [End; 2]) {
+    a.link.fail();
+    let send_one = || b.wait(|b| Ok(b.try_send(&[1], &tag(1))?.then_some(())));
+    let error = (0..).find_map(|_| send_one().err()).unwrap();
+    assert_eq!(error.kind(), Kind::PeerLost);
+}
+
+pub(crate) fn nobody_sleeps_through_a_message([a, b]: [End; 2]) {
+    const TURNS: u64 = 5000;
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for turn in 0..TURNS {
+                assert!(a.wait(|a| Ok(a.try_send(&turn.to_le_bytes(), &tag(turn))?.then_some(()))).is_ok());
+                assert_eq!(a.wait(End::try_take).unwrap().tag, tag(!turn));
+            }
+            // The last one waits for the other to leave.
+            assert_eq!(a.wait(End::try_take).unwrap_err().kind(), Kind::PeerLost);
+        });
+        scope.spawn(move || {
+            for turn in 0..TURNS {
+                assert_eq!(b.wait(End::try_take).unwrap().tag, tag(turn));
+                assert!(b.wait(|b| Ok(b.try_send(&[], &tag(!turn))?.then_some(()))).is_ok());
+            }
+            eventually_settled(&b);
+        });
+    });
+}
+
+/// Waits until all that was sent has left this process.
+fn eventually_settled(end: &End) {
+    end.wait(|end| Ok(end.link.settled()?.then_some(()))).unwrap();
+}
+
+pub(crate) fn random_messages_between_threads([a, b]: [End; 2]) {
+    thread::scope(|scope| {
+        scope.spawn(move || exchange(&a, 0, MANY));
+        scope.spawn(move || exchange(&b, 1, MANY));
+    });
+}
+
+/// Sends and takes `count` messages of random lengths, as credit and arrival allow; this is end `me`.
+pub(crate) fn exchange(end: &End, me: u64, count: u64) {
+    let slot = end.link.limits().slot;
+    let (mut sent, mut taken) = (0, 0);
+    while taken < count || sent < count {
+        end.wait(|end| {
+            let mut moved = false;
+            if sent < count {
+                let number = 2 * sent + me;
+                if end.try_send(&bytes(number, random_len(number, slot)), &tag(number))? {
+                    (sent, moved) = (sent + 1, true);
+                }
+            }
+            // Who asks for more than there are may hear that the peer has left.
+            if taken < count
+                && let Some(message) = end.try_take()?
+            {
+                let number = 2 * taken + 1 - me;
+                let right = message.bytes == bytes(number, random_len(number, slot));
+                assert!(right && message.tag == tag(number), "message {taken} was changed");
+                (taken, moved) = (taken + 1, true);
+            }
+            Ok(moved.then_some(()))
+        })
+        .unwrap();
+    }
+    eventually_settled(end);
+}
+
+/// Mostly small, now and then up to a whole slot.
+fn random_len(number: u64, slot: usize) -> usize {
+    let random = mix(!number);
+    let limit = match random % 128 {
+        0 => slot + 1,
+        1..=9 => 4097,
+        _ => 100,
+    };
+    (random >> 8) as usize % limit
+}

@@ -1,0 +1,242 @@
+//! The protocols of shared memory under loom, which tries every interleaving and every value that the
+//! memory model lets a load return.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test --release --test models`
+//!
+//! The files under test are the library's own; here loom's atomics stand in their `sys::atomic`.
+#![cfg(loom)]
+#![allow(dead_code, reason = "each protocol is used in part")]
+
+mod sys {
+    pub(crate) mod atomic {
+        pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+    }
+}
+
+#[path = "../src/memory/doorbell.rs"]
+mod doorbell;
+#[path = "../src/transport/fifo.rs"]
+mod fifo;
+
+use loom::cell::UnsafeCell;
+use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use loom::sync::{Arc, Condvar, Mutex};
+use loom::thread;
+
+use doorbell::{Asleep, Doorbell};
+use fifo::{Reader, Writer};
+
+/// Explores every interleaving with at most so many preemptions: where bugs show, long before all of them.
+fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(model);
+}
+
+/// A futex as the kernel makes it: the comparison and falling asleep are one step for whoever wakes.
+struct Futex {
+    queue: Mutex<()>,
+    sleeper: Condvar,
+}
+
+impl Futex {
+    fn new() -> Self {
+        Self { queue: Mutex::new(()), sleeper: Condvar::new() }
+    }
+
+    fn wait(&self, word: &AtomicU32, value: u32) {
+        let mut queue = self.queue.lock().unwrap();
+        while word.load(Ordering::Relaxed) == value {
+            queue = self.sleeper.wait(queue).unwrap();
+        }
+    }
+
+    fn wake(&self) {
+        let _queue = self.queue.lock().unwrap();
+        self.sleeper.notify_one();
+    }
+}
+
+/// A rank's bell, and what its peers publish.
+struct Shared {
+    doorbell: Doorbell,
+    futex: Futex,
+    published: AtomicU64,
+}
+
+impl Shared {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { doorbell: Doorbell::default(), futex: Futex::new(), published: AtomicU64::new(0) })
+    }
+
+    fn publish(&self, barrier: impl FnOnce()) {
+        self.published.fetch_add(1, Ordering::Release);
+        match self.doorbell.ring(barrier) {
+            None => {}
+            Some(Asleep::Futex) => self.futex.wake(),
+            Some(Asleep::Poll) => unreachable!(),
+        }
+    }
+
+    fn sleep_until(&self, count: u64, barrier: impl Fn()) {
+        let come = || self.published.load(Ordering::Acquire) == count;
+        while !come() {
+            self.doorbell.announce(Asleep::Futex, &barrier);
+            if !come() {
+                self.futex.wait(self.doorbell.word(), Asleep::Futex as u32);
+            }
+            self.doorbell.rise();
+        }
+    }
+}
+
+/// A sleeper and as many publishers; `barrier` stands for both sides' barriers.
+fn sleeper_and_publishers(publishers: u64, barrier: fn()) {
+    explore(4, move || {
+        let shared = Shared::new();
+        let publishers: Vec<_> = (0..publishers)
+            .map(|_| {
+                let shared = shared.clone();
+                thread::spawn(move || shared.publish(barrier))
+            })
+            .collect();
+        shared.sleep_until(publishers.len() as u64, barrier);
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
+    });
+}
+
+/// What a `membarrier` and the publisher's place in it amount to: a fence on both sides.
+fn membarrier() {
+    fence(Ordering::SeqCst);
+}
+
+#[test]
+fn no_wake_is_lost() {
+    sleeper_and_publishers(1, membarrier);
+}
+
+#[test]
+fn no_wake_is_lost_among_two_publishers() {
+    sleeper_and_publishers(2, membarrier);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn without_barriers_a_wake_is_lost() {
+    sleeper_and_publishers(1, || {});
+}
+
+const SLOTS: usize = 2;
+
+/// One direction of a link. Loom reports every access to a slot that the protocol does not keep apart.
+struct Ring {
+    numbers: [AtomicU64; SLOTS],
+    slots: [UnsafeCell<u64>; SLOTS],
+    released: AtomicU64,
+}
+
+impl Ring {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            numbers: std::array::from_fn(|_| AtomicU64::new(0)),
+            slots: std::array::from_fn(|_| UnsafeCell::new(0)),
+            released: AtomicU64::new(0),
+        })
+    }
+
+    fn send(&self, writer: &Writer<SLOTS>, message: u64) -> bool {
+        let Some(slot) = writer.room(&self.released).unwrap() else { return false };
+        // SAFETY: what loom checks.
+        self.slots[slot].with_mut(|place| unsafe { *place = message });
+        writer.publish(&self.numbers[slot]);
+        true
+    }
+
+    /// Takes a message, and writes where it lay, as a receiver may.
+    fn take(&self, reader: &Reader<SLOTS>) -> Option<u64> {
+        let slot = reader.slot();
+        if !reader.arrived(&self.numbers[slot]) {
+            return None;
+        }
+        // SAFETY: what loom checks.
+        let message = self.slots[slot].with_mut(|place| unsafe { std::mem::replace(&mut *place, u64::MAX) });
+        reader.release(&self.released);
+        Some(message)
+    }
+}
+
+#[test]
+fn messages_cross_whole_and_in_order_past_the_rings_end() {
+    // Twice around, and one more.
+    const MESSAGES: u64 = 2 * SLOTS as u64 + 1;
+    explore(4, || {
+        let ring = Ring::new();
+        let sender = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                let writer = Writer::new();
+                for message in 1..=MESSAGES {
+                    while !ring.send(&writer, message) {
+                        thread::yield_now();
+                    }
+                }
+            })
+        };
+        let reader = Reader::new();
+        for expected in 1..=MESSAGES {
+            let message = loop {
+                match ring.take(&reader) {
+                    Some(message) => break message,
+                    None => thread::yield_now(),
+                }
+            };
+            assert_eq!(message, expected);
+        }
+        assert_eq!(ring.take(&reader), None);
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn a_rank_asleep_for_credit_or_messages_is_woken() {
+    const MESSAGES: u64 = SLOTS as u64 + 1;
+    explore(4, || {
+        let (ring, shared) = (Ring::new(), [Shared::new(), Shared::new()]);
+        // Looks at the ring; asleep on its own bell between looks; rings the other's after each success.
+        let step = |me: usize, shared: &[Arc<Shared>; 2], look: &mut dyn FnMut() -> bool| {
+            while !look() {
+                let bell = &shared[me];
+                bell.doorbell.announce(Asleep::Futex, membarrier);
+                if look() {
+                    bell.doorbell.rise();
+                    break;
+                }
+                bell.futex.wait(bell.doorbell.word(), Asleep::Futex as u32);
+                bell.doorbell.rise();
+            }
+            shared[1 - me].publish(membarrier);
+        };
+        let sender = {
+            let (ring, shared) = (ring.clone(), shared.clone());
+            thread::spawn(move || {
+                let writer = Writer::new();
+                for message in 1..=MESSAGES {
+                    step(0, &shared, &mut || ring.send(&writer, message));
+                }
+            })
+        };
+        let reader = Reader::new();
+        for expected in 1..=MESSAGES {
+            step(1, &shared, &mut || match ring.take(&reader) {
+                Some(message) => {
+                    assert_eq!(message, expected);
+                    true
+                }
+                None => false,
+            });
+        }
+        sender.join().unwrap();
+    });
+}
