@@ -1,0 +1,149 @@
+//! Starts the ranks of a job on this machine and leaves nothing of them behind.
+//!
+//! ```text
+//!   kolo run ──┬── keeper          leads the process group that all of the job belongs to
+//!              ├── rank 0          inherits the bound rendezvous socket (KOLO_LISTEN_FD)
+//!              ├── rank 1
+//!              └── ...
+//! ```
+//!
+//! The rendezvous is bound before any rank exists, so no rank ever has to try twice.
+
+mod keeper;
+mod output;
+mod supervise;
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::Pid;
+use tokio::process::{Child, Command};
+
+pub(crate) use keeper::{COMMAND as KEEP, keep};
+
+/// Ranks to start on this machine.
+pub(crate) struct Job {
+    /// What each rank runs.
+    pub(crate) program: OsString,
+    /// Its arguments.
+    pub(crate) arguments: Vec<OsString>,
+    /// How many ranks.
+    pub(crate) ranks: usize,
+    /// Variables that all ranks get besides those of the job.
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    /// What becomes of their output.
+    pub(crate) output: Output,
+}
+
+/// What becomes of the ranks' output.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// Whole lines, each with its rank in front.
+    Tagged,
+    /// Whole lines as they are.
+    Plain,
+    /// The launcher's own streams, so that ranks can draw on a terminal; and a rank that exits with a code
+    /// has itself said why.
+    Ours,
+}
+
+impl Job {
+    /// This very program with this very command line, as `ranks` ranks.
+    #[allow(dead_code)]
+    pub(crate) fn ourselves(ranks: usize) -> Self {
+        Self {
+            program: keeper::THIS_PROGRAM.into(),
+            arguments: std::env::args_os().skip(1).collect(),
+            ranks,
+            environment: Vec::new(),
+            output: Output::Ours,
+        }
+    }
+
+    /// Starts the ranks, waits for them, and returns the exit code: 0, or that of the rank that failed first
+    /// (128 + signal where a signal ended it).
+    pub(crate) fn run(&self) -> Result<u8> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(self.launch())
+    }
+
+    async fn launch(&self) -> Result<u8> {
+        let signals = supervise::Signals::new()?;
+        let keeper = keeper::Keeper::start().await.context("cannot start the keeper of the job")?;
+        let ranks = self.spawn(keeper.group())?;
+        supervise::supervise(ranks, keeper, signals, self.output).await
+    }
+
+    fn spawn(&self, group: Pid) -> Result<Vec<Child>> {
+        let job = hex(&random::<16>()?);
+        let secret = hex(&random::<32>()?);
+        let mut rendezvous = Some(bind(&job)?);
+        (0..self.ranks)
+            .map(|rank| {
+                let mut command = self.command(rank, &job, &secret);
+                command.process_group(group.as_raw_nonzero().get());
+                // Taken by rank 0 alone: gone before rank 1 starts.
+                let socket = rendezvous.take();
+                if let Some(socket) = &socket {
+                    fcntl_setfd(socket, FdFlags::empty())?;
+                    command.env("KOLO_LISTEN_FD", socket.as_raw_fd().to_string());
+                }
+                command
+                    .spawn()
+                    .with_context(|| format!("cannot start rank {rank} ({})", self.program.to_string_lossy()))
+            })
+            .collect()
+    }
+
+    fn command(&self, rank: usize, job: &str, secret: &str) -> Command {
+        let stream = || if self.output == Output::Ours { Stdio::inherit() } else { Stdio::piped() };
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.arguments)
+            .env_remove("KOLO_LISTEN_FD")
+            .env_remove("KOLO_SECRET_FILE")
+            .env("KOLO_RANK", rank.to_string())
+            .env("KOLO_SIZE", self.ranks.to_string())
+            .env("KOLO_LOCAL_RANK", rank.to_string())
+            .env("KOLO_LOCAL_SIZE", self.ranks.to_string())
+            .env("KOLO_JOB", job)
+            .env("KOLO_RENDEZVOUS", format!("@{}", rendezvous(job)))
+            .env("KOLO_SECRET", secret)
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
+            .stdin(if rank == 0 { supervise::stdin() } else { Stdio::null() })
+            .stdout(stream())
+            .stderr(stream())
+            .kill_on_drop(true);
+        command
+    }
+}
+
+/// The name of the socket at which the job's ranks meet: abstract, so that it dies with the job.
+fn rendezvous(job: &str) -> String {
+    format!("kolo-{job}")
+}
+
+fn bind(job: &str) -> Result<OwnedFd> {
+    let address = SocketAddr::from_abstract_name(rendezvous(job))?;
+    let listener = UnixListener::bind_addr(&address).context("cannot bind the job's rendezvous")?;
+    Ok(listener.into())
+}
+
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    while filled < N {
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

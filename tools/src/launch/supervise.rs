@@ -1,0 +1,226 @@
+//! Watches the ranks: forwards signals, and when one fails stops the rest.
+
+use std::io::{self, IsTerminal};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use rustix::process::{Signal, getpgrp};
+use rustix::termios::tcgetpgrp;
+use tokio::process::{Child, ChildStdin};
+use tokio::signal::unix::{self, SignalKind};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::Output;
+use super::keeper::Keeper;
+use super::output::{Printer, Stream};
+
+/// How long ranks that were asked to end may take before they are killed.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long the last words of a rank are waited for once it has ended. (They come at once, unless
+/// a child of the rank holds the pipe.)
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// The signals that are passed on to the ranks.
+pub(super) struct Signals {
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+    hangup: unix::Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: unix::signal(SignalKind::interrupt())?,
+            terminate: unix::signal(SignalKind::terminate())?,
+            hangup: unix::signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.interrupt.recv() => Signal::INT,
+            _ = self.terminate.recv() => Signal::TERM,
+            _ = self.hangup.recv() => Signal::HUP,
+        }
+    }
+}
+
+/// How one rank ended.
+#[derive(Clone, Copy)]
+struct End {
+    rank: usize,
+    status: ExitStatus,
+}
+
+impl End {
+    fn code(self) -> u8 {
+        match (self.status.code(), self.status.signal()) {
+            (Some(code), _) => code as u8,
+            (None, signal) => 128 + signal.unwrap_or(0) as u8,
+        }
+    }
+
+    /// Whether a signal that we passed on is what ended it.
+    fn follows(self, forwarded: Option<Signal>) -> bool {
+        forwarded.is_some_and(|signal| self.code() == 128 + signal.as_raw() as u8)
+    }
+}
+
+/// Waits until all ranks have ended, or one has failed and the rest were stopped.
+pub(super) async fn supervise(
+    children: Vec<Child>,
+    keeper: Keeper,
+    mut signals: Signals,
+    output: Output,
+) -> Result<u8> {
+    let (printer, writer, mut unwritable) = Printer::start(output == Output::Tagged);
+    let (ending, ended) = watch::channel(false);
+    let mut ranks = JoinSet::new();
+    for (rank, child) in children.into_iter().enumerate() {
+        ranks.spawn(attend(rank, child, printer.clone(), ended.clone()));
+    }
+    let mut forwarded = None;
+    let mut failed: Option<End> = None;
+    let mut kill_at = None;
+    let mut broken = None;
+    while !ranks.is_empty() {
+        tokio::select! {
+            Some(end) = ranks.join_next() => {
+                let end = worst(end??, &mut ranks)?;
+                if failed.is_some() || end.status.success() {
+                    continue;
+                }
+                if let Some(line) = obituary(end, forwarded, output, ranks.is_empty()) {
+                    printer.say(&line).await;
+                }
+                keeper.signal(Signal::TERM);
+                failed = Some(end);
+                kill_at = Some(Instant::now() + GRACE);
+            }
+            signal = signals.next() => {
+                // Who asks twice for the same means it.
+                if forwarded.replace(signal) == Some(signal) {
+                    break;
+                }
+                keeper.signal(signal);
+            }
+            Ok(error) = &mut unwritable, if broken.is_none() => {
+                broken = Some(error);
+                break;
+            }
+            () = sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => break,
+        }
+    }
+    let killed = !ranks.is_empty();
+    keeper.end().await;
+    // Whoever left the job's process group is killed by name here, where the others only leave.
+    let _ = timeout(LAST_WORDS, async { while ranks.join_next().await.is_some() {} }).await;
+    ranks.shutdown().await;
+    let _ = ending.send(true);
+    drop(printer);
+    writer.await?;
+    match (broken.or_else(|| unwritable.try_recv().ok()), failed, forwarded) {
+        (Some(error), ..) => Err(anyhow!(error).context("cannot write to standard output")),
+        (None, Some(end), _) => Ok(end.code()),
+        (None, None, Some(signal)) if killed => Ok(128 + signal.as_raw() as u8),
+        (None, None, _) => Ok(0),
+    }
+}
+
+/// Follows one rank to its end and its last words.
+async fn attend(
+    rank: usize,
+    mut child: Child,
+    printer: Printer,
+    ended: watch::Receiver<bool>,
+) -> io::Result<End> {
+    let out = child.stdout.take();
+    let err = child.stderr.take();
+    let words = [
+        out.map(|pipe| tokio::spawn(printer.clone().copy(pipe, rank, Stream::Out, ended.clone()))),
+        err.map(|pipe| tokio::spawn(printer.copy(pipe, rank, Stream::Err, ended))),
+    ];
+    if let Some(input) = child.stdin.take() {
+        relay(input)?;
+    }
+    let status = child.wait().await?;
+    let _ = timeout(LAST_WORDS, async {
+        for copying in words.into_iter().flatten() {
+            let _ = copying.await;
+        }
+    })
+    .await;
+    Ok(End { rank, status })
+}
+
+/// Of the ranks that have ended by now, the one to blame: where a signal ended one, the others only
+/// followed.
+fn worst(first: End, ranks: &mut JoinSet<io::Result<End>>) -> Result<End> {
+    let mut worst = first;
+    while let Some(next) = ranks.try_join_next() {
+        let next = next??;
+        let graver = |end: End| (end.status.signal().is_some(), !end.status.success());
+        if graver(next) > graver(worst) {
+            worst = next;
+        }
+    }
+    Ok(worst)
+}
+
+/// The line that says which rank failed, if that is news.
+fn obituary(end: End, forwarded: Option<Signal>, output: Output, last: bool) -> Option<String> {
+    if end.follows(forwarded) {
+        return None;
+    }
+    let fate = match (end.status.code(), end.status.signal()) {
+        (Some(_), _) if output == Output::Ours => return None,
+        (Some(code), _) => format!("exited with code {code}"),
+        (None, signal) => format!("was killed by {}", signal_name(signal.unwrap_or(0))),
+    };
+    let rest = if last { "" } else { "; stopping the other ranks" };
+    Some(format!("rank {} {fate}{rest}", end.rank))
+}
+
+fn signal_name(number: i32) -> String {
+    let name = match number {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        _ => return format!("signal {number}"),
+    };
+    format!("{name} (signal {number})")
+}
+
+/// What rank 0 reads. A terminal stays the launcher's, which relays it: the job's process group is not
+/// the one that may read there.
+pub(super) fn stdin() -> Stdio {
+    let terminal = io::stdin();
+    if !terminal.is_terminal() {
+        return Stdio::inherit();
+    }
+    match tcgetpgrp(&terminal) {
+        Ok(foreground) if foreground == getpgrp() => Stdio::piped(),
+        _ => Stdio::null(),
+    }
+}
+
+/// Copies the terminal to rank 0, on a thread that only the end of either stops.
+fn relay(input: ChildStdin) -> io::Result<()> {
+    let mut input = std::fs::File::from(input.into_owned_fd()?);
+    std::thread::spawn(move || io::copy(&mut io::stdin().lock(), &mut input));
+    Ok(())
+}
