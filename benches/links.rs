@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use kolo::health::Deadline;
+use kolo::kernel;
 use kolo::memory::{Bell, View};
 use kolo::transport::local::Hub;
 use kolo::transport::{Link, Message, Tag, shm};
@@ -56,19 +57,13 @@ fn peek(link: &dyn Link) -> Message<'_> {
     }
 }
 
-fn copy(from: *const u8, to: *mut u8, len: usize) {
-    // SAFETY: both are buffers of at least `len` bytes, of this file's or lent by a link; they are apart.
-    unsafe { std::ptr::copy_nonoverlapping(from, to, len) };
-}
-
 fn send(link: &dyn Link, bytes: &[u8]) {
-    copy(bytes.as_ptr(), reserve(link, bytes.len()).as_ptr(), bytes.len());
+    kernel::copy(&[reserve(link, bytes.len())], View::read(bytes));
     link.commit(bytes.len(), &TAG).expect("the peer is there");
 }
 
 fn receive(link: &dyn Link, bytes: &mut [u8]) {
-    let message = peek(link);
-    copy(message.payload.as_ptr(), bytes.as_mut_ptr(), message.payload.len().min(bytes.len()));
+    kernel::copy(&[View::write(bytes)], peek(link).payload);
     link.release().expect("it was peeked");
     black_box(bytes);
 }
