@@ -100,7 +100,8 @@ impl Choice {
         settings: &Settings,
         machine: impl FnOnce() -> Machine<Costs>,
     ) -> Result<(u8, Option<u64>)> {
-        let needs = Needs { rank_order: kind.reduces() && (needs.rank_order || settings.deterministic), ..needs };
+        let needs =
+            Needs { rank_order: kind.reduces() && (needs.rank_order || settings.deterministic), ..needs };
         if let Some(forced) = settings.forced[kind as usize] {
             return match needs.met(algorithm::ALL[usize::from(forced)], kind) {
                 true => Ok((forced, None)),
@@ -122,7 +123,9 @@ fn unfit(named: &dyn Algorithm, kind: CollectiveKind, needs: Needs) -> Error {
     let able = algorithm::ALL.iter().filter(|algorithm| needs.met(**algorithm, kind));
     let able: Vec<_> = able.map(|algorithm| algorithm.name()).collect();
     let why = match needs.rank_order {
-        true => "combines in another order than the ranks', which deterministic mode and operators that do not commute ask for",
+        true => {
+            "combines in another order than the ranks', which deterministic mode and operators that do not commute ask for"
+        }
         false => "needs to know all ranks' counts, which a v-variant of this collective does not tell",
     };
     Error::usage(format!("{} {why}; for {kind} there is {}", named.name(), able.join(", ")))
