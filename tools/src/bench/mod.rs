@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+use kolo::config::{Config, Launcher};
 use kolo::{Communicator, ReduceOp};
 
 use crate::failure::usage;
@@ -35,23 +36,19 @@ const LOCAL: &str = "local";
 /// Runs the benchmark: as a rank of whoever started us, or else by starting ranks.
 pub(crate) fn bench(options: &Options) -> Result<u8> {
     let settings = options.settings()?;
+    let mut config = Config::from_env()?;
+    if let Some(names) = &settings.transport {
+        config.transports = Some(names.split(',').map(str::to_owned).collect());
+    }
     let local = settings.transport.as_deref() == Some(LOCAL);
-    if false {
-        if local && 1 > 1 {
-            return Err(usage(
-                "--transport local: its ranks are threads of one process, so no launcher can start them",
-            ));
-        }
-        if options.ranks.is_some_and(|ranks| ranks != 1) {
-            return Err(usage(format!("--ranks: the launcher started {}", 1)));
-        }
-        return join(&settings, 0, 1);
+    if config.launcher != Launcher::None {
+        return join(options, &settings, &config);
     }
     let ranks = options.ranks.unwrap_or(RANKS);
     settings.check_ranks(ranks)?;
     settings.check_files()?;
     if local {
-        return as_threads(&settings, ranks);
+        return as_threads(&settings, ranks, &config);
     }
     let mut job = Job::ourselves(ranks);
     job.environment.extend(settings.transport.iter().map(|name| ("KOLO_TRANSPORT".into(), name.into())));
@@ -59,17 +56,25 @@ pub(crate) fn bench(options: &Options) -> Result<u8> {
 }
 
 /// One rank of a job that a launcher started.
-fn join(settings: &Settings, rank: usize, size: usize) -> Result<u8> {
+fn join(options: &Options, settings: &Settings, config: &Config) -> Result<u8> {
+    let size = config.size;
+    if options.ranks.is_some_and(|ranks| ranks != size) {
+        return Err(usage(format!("--ranks: the launcher started {size}")));
+    }
+    if size > 1 && settings.transport.as_deref() == Some(LOCAL) {
+        return Err(usage(
+            "--transport local: its ranks are threads of one process, which no launcher starts",
+        ));
+    }
     settings.check_ranks(size)?;
-    if rank == 0 {
+    if config.rank == 0 {
         settings.check_files()?;
     }
-    let mut communicator = Communicator::local(1)?.remove(0);
-    run_rank(&mut communicator, settings)
+    run_rank(&mut Communicator::join(config)?, settings)
 }
 
-fn as_threads(settings: &Settings, ranks: usize) -> Result<u8> {
-    let communicators = Communicator::local(ranks)?;
+fn as_threads(settings: &Settings, ranks: usize, config: &Config) -> Result<u8> {
+    let communicators = Communicator::threads(ranks, config)?;
     let codes: Vec<Result<u8>> = std::thread::scope(|scope| {
         let threads: Vec<_> = communicators
             .into_iter()

@@ -2,7 +2,10 @@
 
 use std::process::{Command, Stdio};
 
+use kolo::bootstrap::{Door, Node, Secret};
 use kolo::config::{Config, Launcher, VARIABLES, Way};
+use kolo::topology::Cost;
+use kolo::transport::{self, Transport};
 
 use super::Fact;
 
@@ -31,12 +34,49 @@ pub(super) fn launcher() -> Vec<Fact> {
     ]
 }
 
+/// What is set of kolo's variables, and which look like one but are none.
 pub(super) fn settings() -> Vec<Fact> {
-    todo!()
+    let mut facts = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
+        if !name.starts_with("KOLO_") {
+            continue;
+        }
+        facts.push(match VARIABLES.iter().find(|(known, _)| *known == name) {
+            Some(_) if name == "KOLO_SECRET" => Fact::plain(name, "(set)"),
+            Some(_) => Fact::plain(name, value),
+            None => Fact::found(name, Err(format!("{value}: kolo knows no such variable"))),
+        });
+    }
+    facts.sort_by(|a, b| a.name.cmp(&b.name));
+    let unset =
+        VARIABLES.iter().map(|(name, _)| *name).filter(|name| facts.iter().all(|fact| fact.name != *name));
+    let unset = unset.collect::<Vec<_>>().join(" ");
+    facts.push(Fact::plain("not set", unset));
+    facts
 }
 
+/// Whether each transport reaches another process of this machine, or why not.
 pub(super) fn transports() -> Vec<Fact> {
-    todo!()
+    let me = match here() {
+        Ok(me) => me,
+        Err(error) => return vec![Fact::found("transports", Err(error))],
+    };
+    let peer = Node { process: me.process.map(|byte| !byte), ..me.clone() };
+    let reach = |transport: &dyn Transport| match transport.reach(&me, &peer) {
+        Ok(Cost { latency_ns, bytes_per_us }) => Ok(format!(
+            "reaches other processes here, priced at {latency_ns} ns and {:.1} GB/s",
+            f64::from(bytes_per_us) / 1e3
+        )),
+        Err(why) => Err(why),
+    };
+    transport::all(None).iter().map(|transport| Fact::found(transport.name(), reach(&**transport))).collect()
+}
+
+/// This process's card.
+fn here() -> kolo::Result<Node> {
+    let door = Door::open("kolo-doctor", 0, 1, Secret::random()?)?;
+    Ok(Node::here(&door))
 }
 
 /// Launchers that can be used besides `kolo run`.
@@ -55,7 +95,8 @@ pub(super) fn installed() -> Vec<Fact> {
 
 /// The first line that says something of what `PROGRAM --version` prints.
 fn version(program: &std::path::Path) -> Option<String> {
-    let output = Command::new(program).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let output =
+        Command::new(program).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let worth = |line: &&str| line.chars().any(|c| c.is_ascii_digit());
     text.lines().find(worth).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))

@@ -55,7 +55,6 @@ pub(crate) enum Output {
 
 impl Job {
     /// This very program with this very command line, as `ranks` ranks.
-    #[allow(dead_code)]
     pub(crate) fn ourselves(ranks: usize) -> Self {
         Self {
             program: keeper::THIS_PROGRAM.into(),
