@@ -21,9 +21,11 @@ fn main() {
     let header = SIZES.map(|(name, _)| format!("{name:>9}")).concat();
     println!("{:<9}{:<9}{:<9}{:>7}{header}", "variant", "dtype", "operator", "sources");
     let largest = SIZES.map(|(_, bytes)| bytes).into_iter().max().unwrap_or(0);
-    let mut memory = vec![1u8; 6 * (largest + 4096)];
+    let mut memory = vec![1u8; 6 * (largest + 4096) + 64];
+    let aligned = memory.as_ptr().align_offset(64);
+    let memory = &mut memory[aligned..];
     if words.is_empty() || named("copy") {
-        report("-", "any", "copy", 1, &mut memory, |to, from| copy(&[to], from[0]));
+        report("-", "any", "copy", 1, memory, |to, from| copy(&[to], from[0]));
     }
     for variant in Variant::ALL.iter().copied().filter(|variant| variant.runs_here()) {
         for dtype in Dtype::ALL.into_iter().filter(|dtype| any_dtype || named(dtype.name())) {
@@ -33,7 +35,7 @@ fn main() {
                 for sources in [2, 3, 5] {
                     let fold = |to: View<'_>, from: &[View<'_>]| reducer.fold(&[to], from, true);
                     let variant = variant.to_string();
-                    report(&variant, dtype.name(), op.name(), sources, &mut memory, fold);
+                    report(&variant, dtype.name(), op.name(), sources, memory, fold);
                 }
             }
         }

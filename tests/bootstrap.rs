@@ -1,7 +1,9 @@
 //! One suite over every way in which ranks meet, then what each way must refuse.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
 use std::ffi::OsString;
+use std::hash::{BuildHasher, Hasher};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -39,9 +41,7 @@ fn ways() -> Vec<(&'static str, Way)> {
 }
 
 fn unique(what: &str) -> String {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("kolo-test-{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    format!("kolo-test-{what}-{:016x}", RandomState::new().build_hasher().finish())
 }
 
 fn config(rank: usize, size: usize, more: &[(&str, String)]) -> Config {

@@ -34,6 +34,10 @@ impl Algorithm for Direct {
         "direct"
     }
 
+    fn edge_local(&self) -> bool {
+        true
+    }
+
     fn rank_order(&self, kind: CollectiveKind) -> bool {
         kind.reduces()
     }
@@ -86,7 +90,8 @@ fn all_reduce(rank: usize, n: usize) -> Builder {
     plan
 }
 
-fn reduce_scatter(rank: usize, n: usize) -> Builder {
+/// Also the first half of `pairwise`.
+pub(super) fn reduce_scatter(rank: usize, n: usize) -> Builder {
     let mut plan = Builder::new(n, 1).lends();
     let mut lane = plan.lane(0);
     others(rank, n).for_each(|peer| _ = lane.send(input(peer), peer));

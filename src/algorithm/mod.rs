@@ -6,8 +6,14 @@
 //! where each rank has one: N/n), α the latency of a message, β the time per byte that crosses, γ the
 //! time per byte reduced.
 
+mod bruck;
+pub mod choose;
 mod direct;
+mod doubling;
+mod halving;
+mod pairwise;
 mod ring;
+mod tree;
 
 use crate::error::Error;
 use crate::plan::{Builder, Collective, CollectiveKind, Plan, fuse, input, output};
@@ -25,6 +31,12 @@ pub trait Algorithm: Sync {
     /// operators that do not commute ask for it; the tests prove what is claimed here.
     fn rank_order(&self, kind: CollectiveKind) -> bool {
         let _ = kind;
+        false
+    }
+
+    /// Whether each rank handles no blocks but those that it sends or receives itself, so that it needs
+    /// to know their lengths alone: what gather_v, scatter_v and all_to_all_v ask for.
+    fn edge_local(&self) -> bool {
         false
     }
 
@@ -46,7 +58,15 @@ pub trait Algorithm: Sync {
 }
 
 /// Every algorithm. Where two are equally cheap, the earlier one is taken.
-pub const ALL: &[&dyn Algorithm] = &[&direct::Direct, &ring::Ring];
+pub const ALL: &[&dyn Algorithm] = &[
+    &direct::Direct,
+    &doubling::Doubling,
+    &tree::Tree,
+    &bruck::Bruck,
+    &halving::Halving,
+    &ring::Ring,
+    &pairwise::Pairwise,
+];
 
 /// The algorithm of that name.
 pub fn find(name: &str) -> Result<&'static dyn Algorithm, Error> {
@@ -71,4 +91,44 @@ fn alone(collective: Collective) -> Builder {
         lane.copy(input(0), output(0));
     }
     plan
+}
+
+/// The widest message where blocks are passed on in runs of powers of two, the last of which n cuts off.
+fn widest_half(n: usize) -> usize {
+    let farthest = n.next_power_of_two() / 2;
+    (n - farthest).max(farthest / 2)
+}
+
+/// The largest power of two of n places, for algorithms that need one. The first places go in pairs, of
+/// which the even one is a member of the core; all later places are.
+struct PowerOfTwo {
+    /// Members of the core.
+    size: usize,
+    /// Pairs.
+    pairs: usize,
+}
+
+impl PowerOfTwo {
+    fn new(n: usize) -> Self {
+        let size = 1 << n.ilog2();
+        Self { size, pairs: n - size }
+    }
+
+    /// Which member of the core stands at `place`.
+    fn member(&self, place: usize) -> Option<usize> {
+        match place {
+            paired if paired < 2 * self.pairs => (paired % 2 == 0).then_some(paired / 2),
+            single => Some(single - self.pairs),
+        }
+    }
+
+    /// Where a member of the core stands.
+    fn rank(&self, member: usize) -> usize {
+        if member < self.pairs { 2 * member } else { member + self.pairs }
+    }
+
+    /// Whether `place` is a member that stands for the one after it, too.
+    fn folds(&self, place: usize) -> bool {
+        place < 2 * self.pairs && place.is_multiple_of(2)
+    }
 }

@@ -35,7 +35,7 @@ pub(crate) use secret::{digest, hex};
 use crate::config::{Config, Place, Rendezvous, Way};
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
-use crate::sys;
+use crate::sys::socket;
 use pmi::Pmi;
 use star::{Hub, Party, Spoke};
 use stream::Listener;
@@ -125,7 +125,7 @@ fn meeting_place(place: &Place, secret: Option<&Secret>) -> Result<Place> {
 /// Rank 0's listener: the one that the launcher bound, or a new one.
 fn listen(place: &Place, inherited: Option<i32>) -> Result<Listener> {
     let Some(fd) = inherited else { return bind(place) };
-    let socket = sys::inherited(fd).and_then(|socket| {
+    let socket = socket::inherited(fd).and_then(|socket| {
         if !rustix::net::sockopt::socket_acceptconn(&socket)? {
             return Err(std::io::Error::other("it is no listening socket"));
         }

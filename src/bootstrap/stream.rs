@@ -15,7 +15,7 @@ use rustix::net::{
 
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
-use crate::sys;
+use crate::sys::socket;
 
 /// How many connections may wait to be accepted; the kernel may allow fewer.
 const BACKLOG: i32 = 4096;
@@ -178,7 +178,7 @@ impl Listener {
 
 /// Whether this user's process is at the other end of a UNIX socket.
 fn same_user(socket: &OwnedFd) -> io::Result<bool> {
-    Ok(sys::peer_user(socket)? == rustix::process::geteuid().as_raw())
+    Ok(socket::peer_user(socket)? == rustix::process::geteuid().as_raw())
 }
 
 /// What became of an attempt to connect.

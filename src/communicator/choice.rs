@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::context::Context;
-use super::core::Group;
+use super::context::Costs;
+use crate::algorithm::choose::{Needs, Table};
 use crate::algorithm::{self, Algorithm};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::plan::CollectiveKind;
+use crate::plan::{CollectiveKind, Machine};
 
 /// How a communicator behaves; a split or duplicate inherits it.
 #[derive(Clone, Debug)]
@@ -71,16 +71,6 @@ fn place_of(wanted: &dyn Algorithm) -> u8 {
     place.expect("every algorithm is in the list") as u8
 }
 
-/// What a call asks of its plan.
-#[derive(Clone, Copy)]
-pub(super) struct Needs {
-    pub(super) bytes: usize,
-    /// Whether contributions must be combined in rank order.
-    pub(super) rank_order: bool,
-    /// Whether each rank knows only its own edges.
-    pub(super) edges: bool,
-}
-
 /// What a call walks, and why; see [`Communicator::explain`](super::Communicator::explain).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
@@ -89,28 +79,51 @@ pub struct Explanation {
     /// The fingerprint of this rank's fused plan; [`plan_id`](crate::plan::plan_id) makes the plan's id of
     /// all ranks' fingerprints.
     pub fingerprint: u64,
-    /// The predicted time, in nanoseconds.
-    pub predicted_ns: u64,
+    /// The predicted time in nanoseconds, where the price was asked: not for an algorithm that was named.
+    pub predicted_ns: Option<u64>,
 }
 
-/// The choices of one communicator, made once per collective.
+/// The choices of one communicator: a table of sizes for each collective, priced when it is first called.
 #[derive(Default)]
-pub(super) struct Choice {}
+pub(super) struct Choice {
+    tables: Vec<(CollectiveKind, Needs, Table)>,
+}
 
 impl Choice {
+    /// The algorithm for a call of `bytes` bytes in all blocks together, by place in the list of all; and
+    /// its price, where that decided.
     pub(super) fn pick(
-        &self,
+        &mut self,
         kind: CollectiveKind,
+        bytes: usize,
         needs: Needs,
         settings: &Settings,
-        _group: &Group,
-        _context: &Context,
-    ) -> Result<u8> {
+        machine: impl FnOnce() -> Machine<Costs>,
+    ) -> Result<(u8, Option<u64>)> {
+        let needs = Needs { rank_order: kind.reduces() && (needs.rank_order || settings.deterministic), ..needs };
         if let Some(forced) = settings.forced[kind as usize] {
-            return Ok(forced);
+            return match needs.met(algorithm::ALL[usize::from(forced)], kind) {
+                true => Ok((forced, None)),
+                false => Err(unfit(algorithm::ALL[usize::from(forced)], kind, needs)),
+            };
         }
-        let able = algorithm::ALL.iter().find(|algorithm| algorithm.does(kind));
-        let _ = (needs.bytes, needs.rank_order, needs.edges);
-        able.map(|algorithm| place_of(*algorithm)).ok_or_else(|| Error::usage(format!("nothing does {kind}")))
+        let known = self.tables.iter().position(|(of, with, _)| *of == kind && *with == needs);
+        let at = known.unwrap_or_else(|| {
+            self.tables.push((kind, needs, Table::build(kind, &machine(), needs)));
+            self.tables.len() - 1
+        });
+        let row = self.tables[at].2.row(bytes as u64);
+        Ok((row.algorithm as u8, row.ns))
     }
+}
+
+#[cold]
+fn unfit(named: &dyn Algorithm, kind: CollectiveKind, needs: Needs) -> Error {
+    let able = algorithm::ALL.iter().filter(|algorithm| needs.met(**algorithm, kind));
+    let able: Vec<_> = able.map(|algorithm| algorithm.name()).collect();
+    let why = match needs.rank_order {
+        true => "combines in another order than the ranks', which deterministic mode and operators that do not commute ask for",
+        false => "needs to know all ranks' counts, which a v-variant of this collective does not tell",
+    };
+    Error::usage(format!("{} {why}; for {kind} there is {}", named.name(), able.join(", ")))
 }

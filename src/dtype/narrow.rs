@@ -17,6 +17,12 @@ const F32_BIAS: u32 = 127;
 
 /// A float that is narrower than f32.
 pub(crate) trait Narrow: Copy {
+    /// How wide it is.
+    const BITS: u32 = 8 * size_of::<Self>() as u32;
+    /// The value with these low bits; the others do not matter.
+    fn from_low(bits: u32) -> Self;
+    /// Its bits.
+    fn low(self) -> u32;
     /// The exact value.
     fn widen(self) -> f32;
     /// The nearest value, ties to even.
@@ -71,28 +77,44 @@ impl Format {
         let least_normal = (F32_BIAS + 1 - self.bias) << F32_MANTISSA;
         let code = if magnitude < least_normal { subnormal } else { normal };
         let finite = if code > self.overflow { self.overflow } else { code };
-        let code = if magnitude == F32_INFINITY { self.infinity } else { finite };
+        let infinite = magnitude == F32_INFINITY && self.infinity != self.overflow;
+        let code = if infinite { self.infinity } else { finite };
         if magnitude > F32_INFINITY { self.nan } else { code }
     }
+}
+
+macro_rules! in_words {
+    ($bits:ty) => {
+        #[inline(always)]
+        fn from_low(bits: u32) -> Self {
+            Self::from_bits(bits as $bits)
+        }
+
+        #[inline(always)]
+        fn low(self) -> u32 {
+            self.to_bits().into()
+        }
+    };
 }
 
 macro_rules! narrow {
     ($($rust:ty, $format:ident, $bits:ty;)*) => {$(
         impl Narrow for $rust {
+            in_words!($bits);
+
             #[inline(always)]
             fn widen(self) -> f32 {
-                const TOP: u32 = <$bits>::BITS - 1;
-                let bits = self.to_bits() as u32;
-                let sign = (bits >> TOP) << 31;
-                f32::from_bits($format.widen(bits & ((1 << TOP) - 1)).to_bits() | sign)
+                const TOP: u32 = <$rust>::BITS - 1;
+                let sign = (self.low() >> TOP) << 31;
+                f32::from_bits($format.widen(self.low() & ((1 << TOP) - 1)).to_bits() | sign)
             }
 
             #[inline(always)]
             fn narrow(wide: f32) -> Self {
-                const TOP: u32 = <$bits>::BITS - 1;
+                const TOP: u32 = <$rust>::BITS - 1;
                 let magnitude = wide.to_bits() & 0x7fff_ffff;
                 let sign = if magnitude > F32_INFINITY { 0 } else { wide.to_bits() >> 31 };
-                Self::from_bits(($format.narrow(magnitude) | (sign << TOP)) as $bits)
+                Self::from_low($format.narrow(magnitude) | (sign << TOP))
             }
         }
     )*};
@@ -101,6 +123,8 @@ macro_rules! narrow {
 narrow! { f16, F16, u16; F8E5M2, E5M2, u8; F8E4M3, E4M3, u8; }
 
 impl Narrow for bf16 {
+    in_words!(u16);
+
     #[inline(always)]
     fn widen(self) -> f32 {
         f32::from_bits((self.to_bits() as u32) << 16)
@@ -111,7 +135,7 @@ impl Narrow for bf16 {
         let bits = wide.to_bits();
         let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
         let nan = bits & 0x7fff_ffff > F32_INFINITY;
-        Self::from_bits(if nan { 0x7fc0 } else { rounded } as u16)
+        Self::from_low(if nan { 0x7fc0 } else { rounded })
     }
 }
 

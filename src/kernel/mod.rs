@@ -16,6 +16,7 @@
 
 mod combine;
 mod fold;
+mod narrow;
 mod number;
 mod select;
 mod user;
@@ -132,9 +133,9 @@ impl Reducer {
     /// # Panics
     /// Where these rules are broken: the caller's mistake, not its user's.
     pub fn fold(&self, destinations: &[View<'_>], sources: &[View<'_>], finish: bool) {
-        self.check(destinations, sources);
+        check(destinations, sources, self.dtype.size());
         if sources.len() == 1 && !(finish && self.op == OpKind::Average) {
-            return copy(destinations, sources[0]);
+            return copy_checked(destinations, sources[0]);
         }
         match &self.loops {
             Loops::Library { fold, finish: finishing } => {
@@ -159,21 +160,12 @@ impl Reducer {
     /// As [`fold`](Self::fold).
     pub fn prescale(&self, destination: View<'_>, source: View<'_>) {
         let (destinations, sources) = (&[destination], &[source]);
-        self.check(destinations, sources);
+        check(destinations, sources, self.dtype.size());
         match self.prescale {
             // SAFETY: checked above; the variant runs here, and the factor is an element.
             Some((entry, factor)) => unsafe { entry(&Job { destinations, sources, ranks: 1, factor }) },
             None => copy(destinations, source),
         }
-    }
-
-    /// What every kernel relies on.
-    #[inline]
-    fn check(&self, destinations: &[View<'_>], sources: &[View<'_>]) {
-        assert!(!sources.is_empty(), "a fold has at least one source");
-        let length = sources[0].len();
-        assert!(length.is_multiple_of(self.dtype.size()), "{length} bytes of {}", self.dtype);
-        check(destinations, sources);
     }
 }
 
@@ -188,7 +180,11 @@ impl fmt::Debug for Reducer {
 /// # Panics
 /// As [`Reducer::fold`].
 pub fn copy(destinations: &[View<'_>], source: View<'_>) {
-    check(destinations, &[source]);
+    check(destinations, &[source], 1);
+    copy_checked(destinations, source);
+}
+
+fn copy_checked(destinations: &[View<'_>], source: View<'_>) {
     // One pass over the source for each destination would read it anew once it has left the caches.
     let block = if destinations.len() > 1 { 16 << 10 } else { source.len() };
     let mut start = 0;
@@ -202,16 +198,19 @@ pub fn copy(destinations: &[View<'_>], source: View<'_>) {
     }
 }
 
-/// Views are equally long; destinations are writable, each the very place of a source or apart.
-#[inline]
-fn check(destinations: &[View<'_>], sources: &[View<'_>]) {
+/// What every kernel relies on: views are equally long, a multiple of `size`; destinations are writable,
+/// each the very place of a source or apart.
+#[inline(always)]
+fn check(destinations: &[View<'_>], sources: &[View<'_>], size: usize) {
+    assert!(!sources.is_empty(), "a fold has at least one source");
     let length = sources[0].len();
+    assert!(length & (size - 1) == 0, "whole elements of {size} bytes, but there are {length} bytes");
     for source in sources {
-        assert_eq!(source.len(), length, "sources of one fold are equally long");
+        assert!(source.len() == length, "sources of one fold are equally long");
     }
     for destination in destinations {
         assert!(destination.is_writable(), "a destination is writable");
-        assert_eq!(destination.len(), length, "a destination is as long as the sources");
+        assert!(destination.len() == length, "a destination is as long as the sources");
         let to = destination.as_ptr().addr();
         for source in sources {
             let distance = source.as_ptr().addr().abs_diff(to);

@@ -1,7 +1,12 @@
 //! What elements are combined in, and the arithmetic there.
 
-use crate::dtype::narrow::Narrow;
-use crate::dtype::{Element, F8E4M3, F8E5M2, bf16, f16};
+use super::variant::Isa;
+use crate::dtype::Element;
+
+/// An element at any address.
+#[derive(Clone, Copy)]
+#[repr(C, packed)]
+pub(super) struct Unaligned<N: Copy>(pub(super) N);
 
 /// An element type of the kernels: how it enters and leaves the type that it is combined in.
 pub(super) trait Number: Element {
@@ -10,9 +15,46 @@ pub(super) trait Number: Element {
 
     fn widen(self) -> Self::Wide;
 
+    /// Some elements, widened, in any order that [`store`](Self::store) undoes.
+    ///
+    /// # Safety
+    /// `LANES` elements can be read there, and the processor is of that kind.
+    unsafe fn load<I: Isa, const LANES: usize>(from: *const Unaligned<Self>) -> [Self::Wide; LANES];
+
     /// Rounds, and makes every NaN the one canonical NaN: which operand's NaN an addition hands on is
     /// left to compilers and processors, and would differ between the variants.
-    fn narrow(wide: Self::Wide) -> Self;
+    ///
+    /// # Safety
+    /// `LANES` elements can be written there, and the processor is of that kind.
+    unsafe fn store<I: Isa, const LANES: usize>(chunk: [Self::Wide; LANES], to: *mut Unaligned<Self>);
+
+    /// Walks in chunks of at least 256 widened bytes (less than 64 lanes are not made vectors of), then
+    /// of fewer, then element by element.
+    ///
+    /// # Safety
+    /// What the walk asks.
+    #[inline(always)]
+    unsafe fn in_chunks(walk: &mut impl Chunks<Self>) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match size_of::<Self::Wide>() {
+                1 => walk.walk::<256>(),
+                2 => walk.walk::<128>(),
+                _ => walk.walk::<64>(),
+            }
+            walk.walk::<8>();
+            walk.walk::<1>();
+        }
+    }
+}
+
+/// Work that is done in chunks of elements.
+pub(super) trait Chunks<N> {
+    /// Goes on as long as there are so many elements.
+    ///
+    /// # Safety
+    /// What the work asks.
+    unsafe fn walk<const LANES: usize>(&mut self);
 }
 
 /// Arithmetic in which elements are combined.
@@ -29,9 +71,10 @@ pub(super) trait Wide: Copy {
     fn over(self, count: usize) -> Self;
 }
 
-macro_rules! float {
-    ($($float:ty, $sign:expr, $nan:expr;)*) => {$(
-        impl Number for $float {
+/// A type that is combined in itself.
+macro_rules! as_it_is {
+    ($number:ty, |$wide:ident| $narrow:expr) => {
+        impl Number for $number {
             type Wide = Self;
 
             #[inline(always)]
@@ -40,10 +83,25 @@ macro_rules! float {
             }
 
             #[inline(always)]
-            fn narrow(wide: Self) -> Self {
-                if wide.is_nan() { Self::from_bits($nan) } else { wide }
+            unsafe fn load<I: Isa, const LANES: usize>(from: *const Unaligned<Self>) -> [Self; LANES] {
+                // SAFETY: the caller's promise.
+                std::array::from_fn(|i| unsafe { from.add(i).read() }.0)
+            }
+
+            #[inline(always)]
+            unsafe fn store<I: Isa, const LANES: usize>(chunk: [Self; LANES], to: *mut Unaligned<Self>) {
+                for (i, $wide) in chunk.into_iter().enumerate() {
+                    // SAFETY: the caller's promise.
+                    unsafe { to.add(i).write(Unaligned($narrow)) };
+                }
             }
         }
+    };
+}
+
+macro_rules! float {
+    ($($float:ty, $sign:expr, $nan:expr;)*) => {$(
+        as_it_is!($float, |wide| if wide.is_nan() { Self::from_bits($nan) } else { wide });
 
         impl Wide for $float {
             #[inline(always)]
@@ -84,41 +142,9 @@ float! {
     f64, 1 << 63, 0x7ff8_0000_0000_0000;
 }
 
-macro_rules! narrow {
-    ($($float:ty),*) => {$(
-        impl Number for $float {
-            type Wide = f32;
-
-            #[inline(always)]
-            fn widen(self) -> f32 {
-                Narrow::widen(self)
-            }
-
-            #[inline(always)]
-            fn narrow(wide: f32) -> Self {
-                Narrow::narrow(wide)
-            }
-        }
-    )*};
-}
-
-narrow! { f16, bf16, F8E4M3, F8E5M2 }
-
 macro_rules! integer {
     ($($integer:ty, |$sum:ident, $count:ident| $quotient:expr;)*) => {$(
-        impl Number for $integer {
-            type Wide = Self;
-
-            #[inline(always)]
-            fn widen(self) -> Self {
-                self
-            }
-
-            #[inline(always)]
-            fn narrow(wide: Self) -> Self {
-                wide
-            }
-        }
+        as_it_is!($integer, |wide| wide);
 
         impl Wide for $integer {
             #[inline(always)]

@@ -1,6 +1,6 @@
 //! Operators that the caller wrote.
 
-use super::fold::Unaligned;
+use super::number::Unaligned;
 use crate::dtype::Element;
 use crate::memory::View;
 use crate::op::UserOp;

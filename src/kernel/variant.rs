@@ -20,7 +20,26 @@ pub(super) trait Kernel {
     /// # Safety
     /// The views are what [`Job`] promises; destinations are writable; a destination is the very place
     /// of a source or apart from it.
-    unsafe fn run(job: &Job<'_>);
+    unsafe fn run<I: Isa>(job: &Job<'_>);
+}
+
+/// What kind of processor a kernel is compiled for, as a type.
+pub(super) trait Isa {
+    /// Whether it converts f16.
+    const F16C: bool;
+}
+
+struct Plain;
+impl Isa for Plain {
+    const F16C: bool = false;
+}
+
+/// An x86-64 with F16C.
+#[cfg(target_arch = "x86_64")]
+struct X86;
+#[cfg(target_arch = "x86_64")]
+impl Isa for X86 {
+    const F16C: bool = true;
 }
 
 /// A kernel compiled for one variant.
@@ -80,7 +99,7 @@ impl Variant {
     /// The kernel, compiled for this variant; to be called only where [`runs_here`](Self::runs_here).
     pub(super) fn entry<K: Kernel>(self) -> Entry {
         match self {
-            Self::Portable => K::run,
+            Self::Portable => K::run::<Plain>,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => avx2::<K>,
             #[cfg(target_arch = "x86_64")]
@@ -105,12 +124,12 @@ impl fmt::Display for Variant {
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn avx2<K: Kernel>(job: &Job<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { K::run(job) }
+    unsafe { K::run::<X86>(job) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn avx512<K: Kernel>(job: &Job<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { K::run(job) }
+    unsafe { K::run::<X86>(job) }
 }

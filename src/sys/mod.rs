@@ -2,6 +2,4 @@
 
 pub(crate) mod atomic;
 pub(crate) mod os;
-mod socket;
-
-pub(crate) use socket::{inherited, peer_user};
+pub(crate) mod socket;

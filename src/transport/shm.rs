@@ -114,10 +114,14 @@ impl Transport for Shm {
     }
 
     fn reach(&self, me: &Node, peer: &Node) -> Result<Cost, Reason> {
-        match me.shares_loopback(peer) {
-            true => Ok(COST),
-            false => Err("it is on another host, or in another network namespace".to_owned()),
+        if !me.shares_loopback(peer) {
+            return Err("it is on another host, or in another network namespace".to_owned());
         }
+        // Descriptors go to the same user only.
+        if me.user != peer.user {
+            return Err(format!("one runs as user {}, the other as {}", me.user, peer.user));
+        }
+        Ok(COST)
     }
 
     fn slot(&self) -> usize {
