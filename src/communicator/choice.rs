@@ -113,7 +113,7 @@ impl Choice {
             self.tables.len() - 1
         });
         let row = self.tables[at].2.row(bytes as u64);
-        Ok((row.algorithm as u8, row.ns))
+        Ok((row.algorithm as u8, Some(row.ns)))
     }
 }
 
