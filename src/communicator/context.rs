@@ -20,11 +20,6 @@ use crate::transport::{self, Link, Meeting, Transport};
 /// What crossing between two ranks of a communicator costs.
 pub(super) type Costs = Box<dyn Fn(usize, usize) -> Cost>;
 
-/// What one core does, as measured on a Zen 4 server with everything in cache.
-const CORE: Core = Core { step_ns: 20, copy_per_us: 45_000, reduce_per_us: 45_000 };
-/// What a host's memory and network do; the memory as measured there on two cores, the network nominal.
-const HOST: Host = Host { cores: 1, memory_per_us: 50_000, network_per_us: 10_000 };
-
 /// See the module.
 pub(super) struct Context {
     /// This rank, as the job numbers it.
@@ -100,8 +95,8 @@ impl Context {
         Machine {
             topology: group.topology.clone(),
             cost: Box::new(cost),
-            core: CORE,
-            host: Host { cores: self.cores, ..HOST },
+            core: Core::MEASURED,
+            host: Host { cores: self.cores, ..Host::MEASURED },
             slot: self.slot() as u32,
             credit: 4,
             lends: false,

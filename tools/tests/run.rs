@@ -16,7 +16,7 @@ fn ranks_learn_their_place() {
         "-n",
         "3",
         "--transport",
-        "tcp",
+        "shm",
         "--env",
         "EXTRA=a=b",
         "--no-tag",
