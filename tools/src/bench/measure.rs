@@ -86,7 +86,7 @@ impl<'a, T: Value> Bench<'a, T> {
         Ok(Some(Plan {
             algorithm: explanation.algorithm.to_owned(),
             id: format!("{:016x}", plan_id(fingerprints)),
-            predicted_us: explanation.predicted_ns.map(|ns| ns as f64 / 1e3),
+            predicted_us: explanation.predicted_ns as f64 / 1e3,
         }))
     }
 
