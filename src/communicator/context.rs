@@ -20,6 +20,9 @@ use crate::transport::{self, Link, Meeting, Transport};
 /// What crossing between two ranks of a communicator costs.
 pub(super) type Costs = Box<dyn Fn(usize, usize) -> Cost>;
 
+/// What a rank without company cuts its rounds by.
+const LONELY_SLOT: usize = 128 << 10;
+
 /// See the module.
 pub(super) struct Context {
     /// This rank, as the job numbers it.
@@ -31,6 +34,8 @@ pub(super) struct Context {
     patience: Patience,
     /// The fewest cores of any rank's host.
     cores: u32,
+    /// The most payload bytes of a message over any transport that two ranks use.
+    slot: usize,
     progress: OnceLock<Progress>,
 }
 
@@ -50,7 +55,8 @@ impl Context {
         let here = roster.hosts.iter().filter(|host| **host == roster.hosts[me]).count();
         let patience = Patience::for_host(here, cores());
         let cores = fewest_cores(bootstrap)?;
-        Ok(Self { me, roster, door, transports, patience, cores, progress: OnceLock::new() })
+        let slot = smallest_slot(&roster, &transports);
+        Ok(Self { me, roster, door, transports, patience, cores, slot, progress: OnceLock::new() })
     }
 
     /// Opens a link of a communicator.
@@ -111,7 +117,7 @@ impl Context {
 
     /// The most payload bytes of a message; the same on all ranks.
     pub(super) fn slot(&self) -> usize {
-        self.transports.iter().map(|transport| transport.slot()).min().unwrap_or(1 << 16)
+        self.slot
     }
 
     /// How long to try before sleeping.
@@ -132,6 +138,19 @@ impl Context {
 /// Cores that this process may use.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get())
+}
+
+/// The smallest slot of the transports that some two ranks use. What connects two ranks depends on their
+/// hosts, so it is enough to ask about each rank and one rank of each host.
+fn smallest_slot(roster: &Roster, transports: &[Box<dyn Transport>]) -> usize {
+    let Roster { nodes, hosts } = roster;
+    let leaders = (0..nodes.len()).filter(|&rank| hosts[rank] as usize == rank);
+    let used = leaders.flat_map(|leader| {
+        let with =
+            move |rank: usize| transports.iter().find(|by| by.reach(&nodes[leader], &nodes[rank]).is_ok());
+        (0..nodes.len()).filter(move |&rank| rank != leader).filter_map(with)
+    });
+    used.map(|transport| transport.slot()).min().unwrap_or(LONELY_SLOT)
 }
 
 /// The fewest cores that any rank may use; all ranks agree on it.

@@ -74,8 +74,10 @@ pub struct Extents<'a> {
     blocks: usize,
     /// Elements of one block that one round moves at most.
     chunk: usize,
-    /// Bytes of an element.
-    size: usize,
+    /// Elements of a part in the last round of a whole vector.
+    last: usize,
+    /// Bytes of an element, as a power of two: pieces are found without a division.
+    shift: u32,
     rounds: usize,
 }
 
@@ -86,8 +88,9 @@ impl<'a> Extents<'a> {
     /// The map of a call whose messages hold `slot` bytes at most.
     pub fn new(plan: &Plan, shape: Shape<'a>, size: usize, slot: usize) -> Self {
         let blocks = plan.blocks as usize;
-        let most = slot / size / (plan.width as usize).max(1);
-        let line = LINE / size;
+        let shift = size.trailing_zeros();
+        let most = (slot >> shift) / (plan.width as usize).max(1);
+        let line = LINE >> shift;
         let chunk = if most > line { most / line * line } else { most.max(1) };
         let longest = match shape {
             Shape::Whole(count) => count.div_ceil(blocks),
@@ -99,7 +102,15 @@ impl<'a> Extents<'a> {
                 side(input, only_input).max(side(output, only_output))
             }
         };
-        Self { shape, blocks, chunk, size, rounds: longest.div_ceil(chunk).max(1) }
+        let rounds = if longest <= chunk { 1 } else { longest.div_ceil(chunk) };
+        let last = match shape {
+            Shape::Whole(count) => {
+                let left = count - (rounds - 1) * blocks * chunk;
+                left.div_ceil(blocks).next_multiple_of(line.min(chunk))
+            }
+            Shape::Ranked { .. } => chunk,
+        };
+        Self { shape, blocks, chunk, last, shift, rounds }
     }
 
     /// How often the plan is walked.
@@ -114,7 +125,7 @@ impl<'a> Extents<'a> {
 
     /// The bytes of one scratch bank.
     pub fn bank(&self) -> usize {
-        self.blocks * self.chunk * self.size
+        (self.blocks * self.chunk) << self.shift
     }
 
     /// Where the block's chunk lies in that memory, in bytes.
@@ -127,7 +138,7 @@ impl<'a> Extents<'a> {
                 start..start + self.elements(false, block, round).len()
             }
         };
-        elements.start * self.size..elements.end * self.size
+        elements.start << self.shift..elements.end << self.shift
     }
 
     /// How many elements a block of a ranked vector has in all rounds together.
@@ -160,13 +171,11 @@ impl<'a> Extents<'a> {
         whole.start - base + start..whole.start - base + end
     }
 
+    #[inline]
     fn part(&self, count: usize, block: usize, round: usize) -> Range<usize> {
-        let segment = self.blocks * self.chunk;
-        let start = round * segment;
-        let len = count.saturating_sub(start).min(segment);
-        let line = (LINE / self.size).min(self.chunk);
-        let each = len.div_ceil(self.blocks).next_multiple_of(line);
-        start + (block * each).min(len)..start + ((block + 1) * each).min(len)
+        let start = round * self.blocks * self.chunk;
+        let each = if round + 1 == self.rounds { self.last } else { self.chunk };
+        (start + block * each).min(count)..(start + (block + 1) * each).min(count)
     }
 }
 
