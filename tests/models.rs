@@ -26,6 +26,13 @@ use loom::thread;
 use doorbell::{Asleep, Doorbell};
 use fifo::{Reader, Writer};
 
+/// Explores every interleaving with at most so many preemptions: where bugs show, long before all of them.
+fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(model);
+}
+
 /// A futex as the kernel makes it: the comparison and falling asleep are one step for whoever wakes.
 struct Futex {
     queue: Mutex<()>,
@@ -85,7 +92,7 @@ impl Shared {
 
 /// A sleeper and as many publishers; `barrier` stands for both sides' barriers.
 fn sleeper_and_publishers(publishers: u64, barrier: fn()) {
-    loom::model(move || {
+    explore(4, move || {
         let shared = Shared::new();
         let publishers: Vec<_> = (0..publishers)
             .map(|_| {
@@ -164,7 +171,7 @@ impl Ring {
 fn messages_cross_whole_and_in_order_past_the_rings_end() {
     // Twice around, and one more.
     const MESSAGES: u64 = 2 * SLOTS as u64 + 1;
-    loom::model(|| {
+    explore(4, || {
         let ring = Ring::new();
         let sender = {
             let ring = ring.clone();
@@ -195,7 +202,7 @@ fn messages_cross_whole_and_in_order_past_the_rings_end() {
 #[test]
 fn a_rank_asleep_for_credit_or_messages_is_woken() {
     const MESSAGES: u64 = SLOTS as u64 + 1;
-    loom::model(|| {
+    explore(4, || {
         let (ring, shared) = (Ring::new(), [Shared::new(), Shared::new()]);
         // Looks at the ring; asleep on its own bell between looks; rings the other's after each success.
         let step = |me: usize, shared: &[Arc<Shared>; 2], look: &mut dyn FnMut() -> bool| {

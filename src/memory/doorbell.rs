@@ -34,7 +34,8 @@ pub(crate) struct Doorbell(AtomicU32);
 impl Doorbell {
     /// The sleeper: says how it is going to sleep. It must look once more before it does.
     pub(crate) fn announce(&self, how: Asleep, heavy_barrier: impl FnOnce()) {
-        self.0.store(how as u32, Ordering::Relaxed);
+        // A swap takes its place after a late publisher's; of a store, the model checker would not know.
+        self.0.swap(how as u32, Ordering::Relaxed);
         heavy_barrier();
     }
 

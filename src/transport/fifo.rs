@@ -115,7 +115,7 @@ impl<const SLOTS: usize> Reader<SLOTS> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

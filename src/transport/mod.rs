@@ -7,6 +7,7 @@ mod fifo;
 pub mod local;
 mod presence;
 pub mod shm;
+pub mod tcp;
 
 use std::sync::Arc;
 
@@ -88,8 +89,9 @@ pub trait Link: Send {
 
     /// Whether nothing lent is still being read and nothing committed waits in this process.
     ///
-    /// After [`Link::fail`] a reader that has begun is all that is waited for; it stops when its own call
-    /// ends, of which it has been told. No call may return while its buffers are lent.
+    /// After [`Link::fail`] a reader that has begun is all that is waited for: it was rung, its next
+    /// [`Link::peek`] says that the lender is gone, and it lets go when it fails, too. No call may return
+    /// while its buffers are lent.
     fn settled(&self) -> Result<bool>;
 
     /// An error where the peer takes no more part: it left, failed, or died. Costs a system call; for a
@@ -131,7 +133,16 @@ pub trait Transport: Send + Sync {
 
 /// Every transport, the preferred first. A `hub` is what ranks have that are threads of one process.
 pub fn all(hub: Option<&Arc<Hub>>) -> Vec<Box<dyn Transport>> {
-    vec![Box::new(Local::new(hub.cloned())), Box::new(Shm)]
+    vec![Box::new(Local::new(hub.cloned())), Box::new(Shm), Box::new(tcp::Tcp)]
+}
+
+/// When TCP doors must be open for these transports: the first one serves wherever it reaches, so doors that
+/// it needs are needed in any case.
+pub fn tcp_doors(transports: &[Box<dyn Transport>]) -> Tcp {
+    match transports.first().map_or(Tcp::Never, |first| first.tcp_doors()) {
+        Tcp::Never => transports.iter().map(|transport| transport.tcp_doors()).max().unwrap_or(Tcp::Never),
+        _ => Tcp::Always,
+    }
 }
 
 /// The transports of these names, in this order; all of them where none are named.
