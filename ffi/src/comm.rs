@@ -24,7 +24,7 @@ pub(crate) struct Inner {
 }
 
 impl Comm {
-    fn boxed(communicator: Communicator) -> *mut Self {
+    pub(crate) fn boxed(communicator: Communicator) -> *mut Self {
         let abort = communicator.abort_handle();
         let inner = Inner { communicator, allocations: HashMap::new() };
         Box::into_raw(Box::new(Self { inner, abort }))
