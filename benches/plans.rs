@@ -1,14 +1,42 @@
-//! What a step costs to write, to fuse and to prove: `cargo bench --bench plans -- [RANKS] [NAMES...]`,
+//! What a step costs to write, to fuse and to prove, and a choice to make: `cargo bench --bench plans -- [RANKS] [NAMES...]`,
 //! where names pick algorithms and collectives.
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use kolo::algorithm;
-use kolo::plan::{CollectiveKind, Plan, fuse, prove};
-use kolo::topology::Topology;
+use kolo::algorithm::choose::{Needs, Table};
+use kolo::plan::{CollectiveKind, Core, Host, Machine, Plan, fuse, prove};
+use kolo::topology::{Cost, Topology};
 
 fn main() {
+    proofs();
+    choices();
+}
+
+/// What a table of choices costs to build.
+fn choices() {
+    println!("{:>14} {:>6}   us to build a table, its choices", "", "ranks");
+    for kind in CollectiveKind::ALL {
+        for ranks in [2, 4, 8, 64, 512, 4096] {
+            let machine = Machine {
+                core: Core { step_ns: 15, copy_per_us: 12_000, reduce_per_us: 10_000 },
+                host: Host { cores: ranks as u32, memory_per_us: 40_000, network_per_us: 3_000 },
+                credit: 4,
+                ..Machine::textbook(ranks, |_, _| Cost { latency_ns: 120, bytes_per_us: 20_000 })
+            };
+            let start = Instant::now();
+            let table = Table::build(kind, &machine, Needs::default());
+            let us = start.elapsed().as_micros();
+            let mut names: Vec<_> =
+                table.rows().iter().map(|row| (row.from, table.pick(row.from).name())).collect();
+            names.dedup_by_key(|(_, name)| *name);
+            println!("{:>14} {ranks:>6}   {us:>8} {names:?}", kind.name());
+        }
+    }
+}
+
+fn proofs() {
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let ranks = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(256);

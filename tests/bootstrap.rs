@@ -1,7 +1,9 @@
 //! One suite over every way in which ranks meet, then what each way must refuse.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
 use std::ffi::OsString;
+use std::hash::{BuildHasher, Hasher};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -39,9 +41,7 @@ fn ways() -> Vec<(&'static str, Way)> {
 }
 
 fn unique(what: &str) -> String {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("kolo-test-{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    format!("kolo-test-{what}-{:016x}", RandomState::new().build_hasher().finish())
 }
 
 fn config(rank: usize, size: usize, more: &[(&str, String)]) -> Config {
@@ -379,5 +379,22 @@ fn ranks_learn_where_all_live_and_agree_on_a_secret() {
             assert!(roster.nodes.iter().all(|node| node.tcp.len() == 1 && node.tcp[0].ip().is_loopback()));
             assert!(roster.nodes.iter().all(|node| node.process == roster.nodes[0].process));
         }
+    }
+}
+
+#[test]
+fn every_rank_says_whose_ports_are_all_in_use() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let (entrances, _kept) = local(3, LONG);
+    let learn = move |mut met: Box<dyn Bootstrap>| {
+        let mut door = Door::open("job", met.rank(), met.size(), Secret::random()?)?;
+        let ports = if met.rank() == 1 { port..=port } else { 0..=0 };
+        Roster::gather(&mut *met, &mut door, Tcp::Always, &ports)
+    };
+    for (rank, error) in failures(finish(start(entrances, learn))).into_iter().enumerate() {
+        let text = error.to_string();
+        assert!(text.contains(&format!("no free port in KOLO_PORT={port}-{port}")), "{text}");
+        assert!(rank == 1 || text.starts_with("rank 1: "), "{text}");
     }
 }

@@ -1,9 +1,19 @@
-//! Every plan proved, and wrong ones refused.
+//! Every plan proved, wrong ones refused, prices and choices as the textbooks have them.
+
+#[path = "plans/broken.rs"]
+mod broken;
+#[path = "plans/mutations.rs"]
+mod mutations;
+#[path = "plans/prices.rs"]
+mod prices;
+#[path = "plans/walk.rs"]
+mod walk;
 
 use kolo::algorithm::{self, Algorithm};
-use kolo::plan::{Collective, CollectiveKind, Proof, Refusal, prove};
+use kolo::plan::{Collective, CollectiveKind, Plan, Proof, Step, fuse, plan_id, prove};
 use kolo::topology::Topology;
 
+/// Every algorithm with each kind of collective that it does.
 fn cases() -> impl Iterator<Item = (&'static dyn Algorithm, CollectiveKind)> {
     let every = algorithm::ALL.iter().flat_map(|&a| CollectiveKind::ALL.map(|kind| (a, kind)));
     every.filter(|(algorithm, kind)| algorithm.does(*kind))
@@ -11,15 +21,25 @@ fn cases() -> impl Iterator<Item = (&'static dyn Algorithm, CollectiveKind)> {
 
 /// The collective at all roots worth telling apart.
 fn at_roots(kind: CollectiveKind, ranks: usize) -> Vec<Collective> {
-    let mut roots =
-        if kind.rooted() && ranks <= 16 { vec![0, ranks / 2, ranks - 1] } else { vec![ranks / 3] };
+    let mut roots = match ranks {
+        1..=16 => vec![0, ranks / 2, ranks - 1],
+        _ => vec![ranks / 3],
+    };
+    roots.truncate(if kind.rooted() { 3 } else { 1 });
     roots.dedup();
     roots.into_iter().map(|root| kind.at(root)).collect()
 }
 
-fn proved(algorithm: &dyn Algorithm, collective: Collective, ranks: usize) -> Result<Proof, Box<Refusal>> {
-    let plans = algorithm::plans(algorithm, collective, &Topology::one_host(ranks)).expect("it does");
-    prove(collective, &plans)
+fn plans(algorithm: &dyn Algorithm, collective: Collective, ranks: usize) -> Vec<Plan> {
+    algorithm::plans(algorithm, collective, &Topology::one_host(ranks)).expect("it does this collective")
+}
+
+/// The proof, which must be had.
+fn proved(algorithm: &dyn Algorithm, collective: Collective, plans: &[Plan]) -> Proof {
+    prove(collective, plans).unwrap_or_else(|refusal| {
+        let (name, Collective { kind, root }) = (algorithm.name(), collective);
+        panic!("{name} {kind} at root {root} of {}: {refusal}", plans.len())
+    })
 }
 
 #[test]
@@ -28,14 +48,94 @@ fn every_algorithm_is_proved_from_1_to_64_ranks() {
     for (algorithm, kind) in cases() {
         for ranks in 1..=64 {
             for collective in at_roots(kind, ranks) {
-                let proof = proved(algorithm, collective, ranks);
-                let case = format!("{} {kind} at root {} of {ranks}", algorithm.name(), collective.root);
-                let proof = proof.unwrap_or_else(|refusal| panic!("{case}: {refusal}"));
-                assert!(proof.ordered, "{case}: {proof}");
-                assert!(proof.rank_order || !algorithm.rank_order(kind), "{case}: {proof}");
+                let plans = plans(algorithm, collective, ranks);
+                let proof = proved(algorithm, collective, &plans);
+                let case = format!("{} {collective:?} of {ranks}: {proof}", algorithm.name());
+                assert!(proof.ordered, "{case}");
+                assert!(proof.rank_order || !algorithm.rank_order(kind), "{case}");
+                assert_eq!(proof.lends, plans[0].lends, "{case}");
+                assert_eq!(widest(&plans), plans[0].width, "{case}");
                 count += 1;
             }
         }
     }
     println!("{count} plans proved");
+}
+
+/// The widest span of any step.
+fn widest(plans: &[Plan]) -> u32 {
+    let steps = plans.iter().flat_map(|plan| &plan.lanes).flat_map(|lane| &lane.steps);
+    steps.flat_map(Step::spans).map(|span| span.count).max().unwrap_or(1)
+}
+
+#[test]
+fn logarithmic_algorithms_are_proved_at_hundreds_of_ranks() {
+    for (algorithm, kind) in cases() {
+        let rank_0 = |ranks| algorithm.plan(kind.at(0), 0, &Topology::one_host(ranks)).expect("it does");
+        let steps = |plan: Plan| plan.lanes.iter().map(|lane| lane.steps.len()).sum::<usize>();
+        for ranks in [100, 128, 255, 1000] {
+            if steps(rank_0(ranks)) < 40 && (ranks < 256 || widest(&[rank_0(ranks)]) == 1) {
+                let collective = kind.at(ranks / 3);
+                proved(algorithm, collective, &plans(algorithm, collective, ranks));
+            }
+        }
+    }
+}
+
+#[test]
+fn fusing_keeps_the_meaning() {
+    let (mut written, mut fused) = (0, 0);
+    for (algorithm, kind) in cases() {
+        for ranks in [1, 2, 3, 4, 5, 8, 13] {
+            for collective in at_roots(kind, ranks) {
+                let topology = Topology::one_host(ranks);
+                let simple = |rank| algorithm.simple(collective, rank, &topology).expect("it does");
+                // Simple steps keep in scratch what fused ones do not keep: that cannot be lent.
+                let simple: Vec<Plan> =
+                    (0..ranks).map(|rank| Plan { lends: false, ..simple(rank) }).collect();
+                let before = proved(algorithm, collective, &simple);
+                let after = proved(algorithm, collective, &plans(algorithm, collective, ranks));
+                let case = format!("{} {collective:?} of {ranks}", algorithm.name());
+                assert_eq!(before.results, after.results, "{case}");
+                assert_eq!((before.messages, before.hops), (after.messages, after.hops), "{case}");
+                assert!(after.steps <= before.steps, "{case}");
+                assert!(simple.iter().all(|plan| fuse(&fuse(plan)) == fuse(plan)), "{case}");
+                written += before.steps;
+                fused += after.steps;
+            }
+        }
+    }
+    assert!(fused < written);
+    println!("{written} steps written, {fused} fused");
+}
+
+/// Fused steps are what the ring is known for, and names are the same on every build.
+#[test]
+fn a_ring_of_four_is_the_textbook_ring() {
+    let plans = plans(algorithm::find("ring").expect("there"), CollectiveKind::AllReduce.at(0), 4);
+    let expected = "4 blocks, steps up to 1 wide, 0 scratch banks, may lend
+  lane 0 on channel 0
+      0  send: in[0] -> to 2
+      1  reduce-send: from 0 + in[3] -> to 2
+      2  reduce-send: from 0 + in[2] -> to 2
+      3  reduce-send: from 0 + in[1] -> finish -> out[1] -> to 2
+      4  relay: from 0 -> out[0] -> to 2
+      5  relay: from 0 -> out[3] -> to 2
+      6  recv: from 0 -> out[2]
+";
+    assert_eq!(plans[1].to_string(), expected);
+    assert_eq!(format!("{:016x}", plans[1].fingerprint()), "b1ba15b9f24b1b86");
+    assert_ne!(plans[1].fingerprint(), plans[2].fingerprint());
+    let id = plan_id(plans.iter().map(Plan::fingerprint));
+    assert_ne!(id, plan_id(plans.iter().rev().map(Plan::fingerprint)));
+}
+
+#[test]
+fn every_collective_has_an_algorithm_and_every_order_too() {
+    for kind in CollectiveKind::ALL {
+        assert!(cases().any(|(_, done)| done == kind), "{kind}");
+        assert!(!kind.reduces() || cases().any(|(a, done)| done == kind && a.rank_order(kind)), "{kind}");
+    }
+    let unknown = algorithm::find("rign").err().expect("there is none").to_string();
+    assert!(unknown.contains("`rign`") && unknown.contains("ring"), "{unknown}");
 }

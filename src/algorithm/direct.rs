@@ -34,6 +34,10 @@ impl Algorithm for Direct {
         "direct"
     }
 
+    fn edge_local(&self) -> bool {
+        true
+    }
+
     fn rank_order(&self, kind: CollectiveKind) -> bool {
         kind.reduces()
     }

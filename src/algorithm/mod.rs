@@ -7,6 +7,7 @@
 //! time per byte reduced.
 
 mod bruck;
+pub mod choose;
 mod direct;
 mod doubling;
 mod halving;
@@ -30,6 +31,12 @@ pub trait Algorithm: Sync {
     /// operators that do not commute ask for it; the tests prove what is claimed here.
     fn rank_order(&self, kind: CollectiveKind) -> bool {
         let _ = kind;
+        false
+    }
+
+    /// Whether each rank handles no blocks but those that it sends or receives itself, so that it needs
+    /// to know their lengths alone: what gather_v, scatter_v and all_to_all_v ask for.
+    fn edge_local(&self) -> bool {
         false
     }
 

@@ -36,6 +36,10 @@ impl Algorithm for Pairwise {
         matches!(kind, AllToAll | AllGather | ReduceScatter | AllReduce)
     }
 
+    fn edge_local(&self) -> bool {
+        true
+    }
+
     fn rank_order(&self, kind: CollectiveKind) -> bool {
         kind.reduces()
     }

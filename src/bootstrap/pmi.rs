@@ -48,8 +48,8 @@ pub(super) struct Pmi {
 impl Pmi {
     /// Takes over the descriptor that the launcher left.
     pub(super) fn open(fd: RawFd, rank: usize, size: usize, deadline: Deadline) -> Result<Self> {
-        let socket =
-            socket::inherited(fd).map_err(|cause| Error::system(format!("taking over PMI_FD={fd}"), cause))?;
+        let socket = socket::inherited(fd)
+            .map_err(|cause| Error::system(format!("taking over PMI_FD={fd}"), cause))?;
         let stream = Stream::Unix(UnixStream::from(socket));
         let mut channel = Channel { stream, unread: Vec::new(), deadline };
         let answer = channel.ask("cmd=init pmi_version=1 pmi_subversion=1", "response_to_init")?;

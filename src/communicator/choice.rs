@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::context::Context;
-use super::core::Group;
+use super::context::Costs;
+use crate::algorithm::choose::{Needs, Table};
 use crate::algorithm::{self, Algorithm};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::plan::CollectiveKind;
+use crate::plan::{CollectiveKind, Machine};
 
 /// How a communicator behaves; a split or duplicate inherits it.
 #[derive(Clone, Debug)]
@@ -71,16 +71,6 @@ fn place_of(wanted: &dyn Algorithm) -> u8 {
     place.expect("every algorithm is in the list") as u8
 }
 
-/// What a call asks of its plan.
-#[derive(Clone, Copy)]
-pub(super) struct Needs {
-    pub(super) bytes: usize,
-    /// Whether contributions must be combined in rank order.
-    pub(super) rank_order: bool,
-    /// Whether each rank knows only its own edges.
-    pub(super) edges: bool,
-}
-
 /// What a call walks, and why; see [`Communicator::explain`](super::Communicator::explain).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
@@ -93,24 +83,48 @@ pub struct Explanation {
     pub predicted_ns: u64,
 }
 
-/// The choices of one communicator, made once per collective.
+/// The choices of one communicator: a table of sizes for each collective, priced when it is first called.
 #[derive(Default)]
-pub(super) struct Choice {}
+pub(super) struct Choice {
+    tables: Vec<(CollectiveKind, Needs, Table)>,
+}
 
 impl Choice {
+    /// The algorithm for a call of `bytes` bytes in all blocks together, by place in the list of all.
     pub(super) fn pick(
-        &self,
+        &mut self,
         kind: CollectiveKind,
+        bytes: usize,
         needs: Needs,
         settings: &Settings,
-        _group: &Group,
-        _context: &Context,
+        machine: impl FnOnce() -> Machine<Costs>,
     ) -> Result<u8> {
+        let needs =
+            Needs { rank_order: kind.reduces() && (needs.rank_order || settings.deterministic), ..needs };
         if let Some(forced) = settings.forced[kind as usize] {
-            return Ok(forced);
+            return match needs.met(algorithm::ALL[usize::from(forced)], kind) {
+                true => Ok(forced),
+                false => Err(unfit(algorithm::ALL[usize::from(forced)], kind, needs)),
+            };
         }
-        let able = algorithm::ALL.iter().find(|algorithm| algorithm.does(kind));
-        let _ = (needs.bytes, needs.rank_order, needs.edges);
-        able.map(|algorithm| place_of(*algorithm)).ok_or_else(|| Error::usage(format!("nothing does {kind}")))
+        let known = self.tables.iter().position(|(of, with, _)| *of == kind && *with == needs);
+        let at = known.unwrap_or_else(|| {
+            self.tables.push((kind, needs, Table::build(kind, &machine(), needs)));
+            self.tables.len() - 1
+        });
+        Ok(self.tables[at].2.row(bytes as u64).algorithm as u8)
     }
+}
+
+#[cold]
+fn unfit(named: &dyn Algorithm, kind: CollectiveKind, needs: Needs) -> Error {
+    let able = algorithm::ALL.iter().filter(|algorithm| needs.met(**algorithm, kind));
+    let able: Vec<_> = able.map(|algorithm| algorithm.name()).collect();
+    let why = match needs.rank_order {
+        true => {
+            "combines in another order than the ranks', which deterministic mode and operators that do not commute ask for"
+        }
+        false => "needs to know all ranks' counts, which a v-variant of this collective does not tell",
+    };
+    Error::usage(format!("{} {why}; for {kind} there is {}", named.name(), able.join(", ")))
 }

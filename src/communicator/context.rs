@@ -6,15 +6,19 @@ use super::Communicator;
 use super::choice::Settings;
 use super::core::Group;
 use super::progress::Progress;
-use crate::bootstrap::{self, Bootstrap, Door, Roster, Secret, Tcp};
+use crate::bootstrap::{self, Bootstrap, Door, Roster, Secret};
 use crate::config::Config;
 use crate::engine::{Patience, Port};
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
 use crate::memory::Bell;
+use crate::plan::{Core, Host, Machine};
 use crate::topology::{Cost, Topology};
 use crate::transport::local::Hub;
 use crate::transport::{self, Link, Meeting, Transport};
+
+/// What crossing between two ranks of a communicator costs.
+pub(super) type Costs = Box<dyn Fn(usize, usize) -> Cost>;
 
 /// See the module.
 pub(super) struct Context {
@@ -25,6 +29,8 @@ pub(super) struct Context {
     /// In the order of preference.
     transports: Vec<Box<dyn Transport>>,
     patience: Patience,
+    /// The fewest cores of any rank's host.
+    cores: u32,
     progress: OnceLock<Progress>,
 }
 
@@ -39,11 +45,12 @@ impl Context {
         compare_settings(bootstrap, config)?;
         let secret = Secret::agree(bootstrap, config.secret.as_ref())?;
         let mut door = Door::open(&config.job, me, size, secret)?;
-        let tcp = transports.iter().map(|transport| transport.tcp_doors()).max().unwrap_or(Tcp::Never);
+        let tcp = transport::tcp_doors(&transports);
         let roster = Roster::gather(bootstrap, &mut door, tcp, &config.ports)?;
         let here = roster.hosts.iter().filter(|host| **host == roster.hosts[me]).count();
         let patience = Patience::for_host(here, cores());
-        Ok(Self { me, roster, door, transports, patience, progress: OnceLock::new() })
+        let cores = fewest_cores(bootstrap)?;
+        Ok(Self { me, roster, door, transports, patience, cores, progress: OnceLock::new() })
     }
 
     /// Opens a link of a communicator.
@@ -81,10 +88,24 @@ impl Context {
         Err(Error::new(Kind::System, format!("no transport reaches it ({})", reasons.join("; "))))
     }
 
-    /// What crossing between two ranks of the job costs.
-    pub(super) fn cost(&self, a: usize, b: usize) -> Cost {
-        let reached =
-            self.transports.iter().find_map(|by| by.reach(&self.roster.nodes[a], &self.roster.nodes[b]).ok());
+    /// What the pricer must know of a communicator's machine: nothing but what all ranks agree on.
+    pub(super) fn machine(self: &Arc<Self>, group: &Group) -> Machine<Costs> {
+        let (context, members) = (self.clone(), group.members.clone());
+        let cost = move |a: usize, b: usize| context.cost(members[a] as usize, members[b] as usize);
+        Machine {
+            topology: group.topology.clone(),
+            cost: Box::new(cost),
+            core: Core::MEASURED,
+            host: Host { cores: self.cores, ..Host::MEASURED },
+            slot: self.slot() as u32,
+            credit: 4,
+            lends: false,
+        }
+    }
+
+    fn cost(&self, a: usize, b: usize) -> Cost {
+        let (a, b) = (&self.roster.nodes[a], &self.roster.nodes[b]);
+        let reached = self.transports.iter().find_map(|transport| transport.reach(a, b).ok());
         reached.unwrap_or(Cost { latency_ns: u32::MAX, bytes_per_us: 1 })
     }
 
@@ -111,6 +132,13 @@ impl Context {
 /// Cores that this process may use.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get())
+}
+
+/// The fewest cores that any rank may use; all ranks agree on it.
+fn fewest_cores(bootstrap: &mut dyn Bootstrap) -> Result<u32> {
+    let all = bootstrap.all_gather(&(cores() as u32).to_le_bytes())?;
+    let all = all.iter().map(|bytes| bytes.as_slice().try_into().map_or(1, u32::from_le_bytes));
+    Ok(all.min().unwrap_or(1))
 }
 
 /// What a rank's environment says must not differ from what the others' says: plans are chosen by it.

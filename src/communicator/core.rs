@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::ask::Ask;
-use super::choice::{Choice, Explanation, Needs, Settings};
+use super::choice::{Choice, Explanation, Settings};
 use super::context::Context;
 use crate::algorithm;
+use crate::algorithm::choose::Needs;
 use crate::engine::{Engine, Request, Ride, Route, Routine, Signature, Wait, Walk, mix};
 use crate::error::{Error, Result};
 use crate::health::Deadline;
 use crate::memory::{Bell, Scratch, View};
-use crate::plan::{CollectiveKind, Plan};
+use crate::plan::{self, Collective, CollectiveKind, Plan};
 use crate::topology::Topology;
 
 /// The ranks of a communicator.
@@ -101,10 +102,9 @@ impl Core {
         let size = self.group.members.len();
         let algorithm = match ask.routine {
             Routine::Collective(kind) => {
-                let bytes = ask.count(size) * ask.dtype.size();
                 let rank_order = ask.reduction.as_ref().is_some_and(|by| !by.reducer.commutes());
-                let needs = Needs { bytes, rank_order, edges: ask.edges() };
-                self.choice.pick(kind, needs, &self.settings, &self.group, &self.context)?
+                let needs = Needs { rank_order, edge_local: ask.edges() };
+                self.choose(kind, ask.count(size) * ask.dtype.size(), needs)?
             }
             Routine::PointToPoint => 0,
         };
@@ -195,14 +195,23 @@ impl Core {
     }
 
     /// What a call would walk.
-    pub(super) fn explain(&mut self, kind: CollectiveKind, bytes: usize) -> Result<Explanation> {
-        let needs = Needs { bytes, rank_order: false, edges: false };
-        let algorithm = self.choice.pick(kind, needs, &self.settings, &self.group, &self.context)?;
-        let wanted =
-            Destination { routine: Routine::Collective(kind), root: 0, algorithm, peers: (None, None) };
-        let fingerprint = self.plan(wanted)?.fingerprint();
-        let algorithm = algorithm::ALL[usize::from(algorithm)].name();
-        Ok(Explanation { algorithm, fingerprint, predicted_ns: 0 })
+    pub(super) fn explain(&mut self, collective: Collective, bytes: usize) -> Result<Explanation> {
+        let index = self.choose(collective.kind, bytes, Needs::default())?;
+        let algorithm = algorithm::ALL[usize::from(index)];
+        let topology = &self.group.topology;
+        let plans = algorithm::plans(algorithm, collective, topology).expect("what was chosen has a plan");
+        let machine = self.context.machine(&self.group);
+        let predicted_ns = plan::price(&plans, &machine, bytes as u64);
+        Ok(Explanation {
+            algorithm: algorithm.name(),
+            fingerprint: plans[self.group.rank].fingerprint(),
+            predicted_ns: predicted_ns.map_err(|refusal| Error::usage(refusal.to_string()))?,
+        })
+    }
+
+    fn choose(&mut self, kind: CollectiveKind, bytes: usize, needs: Needs) -> Result<u8> {
+        let Self { choice, settings, context, group, .. } = self;
+        choice.pick(kind, bytes, needs, settings, || context.machine(group))
     }
 
     /// A number that all ranks of this communicator agree on and no other communicator has.

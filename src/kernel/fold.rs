@@ -30,12 +30,13 @@ impl<N: Number, O: Combine<N::Wide>, const FINISH: bool> Kernel for Fold<N, O, F
     unsafe fn run<I: Isa>(job: &Job<'_>) {
         let combine = |a, b| O::combine(a, b);
         let finish = |sum: N::Wide| if FINISH { sum.over(job.ranks) } else { sum };
-        // The most common arity gets loops of its own, which pays in small messages.
-        // SAFETY: the caller's promise, handed on.
-        match (job.destinations, job.sources) {
-            (&[to], &[a, b]) => unsafe { stream::<N, I>(&[to], &[a, b], combine, finish) },
-            (destinations, sources) => unsafe { stream::<N, I>(destinations, sources, combine, finish) },
+        if let (&[to], &[a, b]) = (job.destinations, job.sources) {
+            // The most common arity gets loops of its own, which pays in small messages.
+            // SAFETY: the caller's promise, handed on.
+            return unsafe { stream::<N, I>(&[to], &[a, b], combine, finish) };
         }
+        // SAFETY: the caller's promise, handed on.
+        unsafe { stream::<N, I>(job.destinations, job.sources, combine, finish) }
     }
 }
 

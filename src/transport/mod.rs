@@ -8,6 +8,7 @@ mod lease;
 pub mod local;
 mod presence;
 pub mod shm;
+pub mod tcp;
 
 use std::sync::Arc;
 
@@ -133,7 +134,16 @@ pub trait Transport: Send + Sync {
 
 /// Every transport, the preferred first. A `hub` is what ranks have that are threads of one process.
 pub fn all(hub: Option<&Arc<Hub>>) -> Vec<Box<dyn Transport>> {
-    vec![Box::new(Local::new(hub.cloned())), Box::new(Shm)]
+    vec![Box::new(Local::new(hub.cloned())), Box::new(Shm), Box::new(tcp::Tcp)]
+}
+
+/// When TCP doors must be open for these transports: the first one serves wherever it reaches, so doors that
+/// it needs are needed in any case.
+pub fn tcp_doors(transports: &[Box<dyn Transport>]) -> Tcp {
+    match transports.first().map_or(Tcp::Never, |first| first.tcp_doors()) {
+        Tcp::Never => transports.iter().map(|transport| transport.tcp_doors()).max().unwrap_or(Tcp::Never),
+        _ => Tcp::Always,
+    }
 }
 
 /// The transports of these names, in this order; all of them where none are named.

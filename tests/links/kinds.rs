@@ -1,5 +1,7 @@
 //! The kinds of links under test.
 
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use kolo::health::Deadline;
 use kolo::memory::Bell;
 use kolo::transport::local::Hub;
-use kolo::transport::shm;
+use kolo::transport::{shm, tcp};
 
 use crate::end::End;
 
@@ -56,5 +58,29 @@ impl Joins for Shm {
         let bell = Bell::new().unwrap();
         let deadline = Deadline::after(Some(Duration::from_secs(20)));
         End { link: shm::link_over(stream, lower, &bell, deadline).unwrap(), bell }
+    }
+}
+
+pub(crate) struct Tcp;
+
+impl Kind for Tcp {
+    fn pair() -> [End; 2] {
+        join_both::<Self>()
+    }
+}
+
+impl Joins for Tcp {
+    fn join(mut stream: UnixStream, lower: bool) -> End {
+        let connection = if lower {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            stream.write_all(&port.to_le_bytes()).unwrap();
+            listener.accept().unwrap().0
+        } else {
+            let mut port = [0; 2];
+            stream.read_exact(&mut port).unwrap();
+            TcpStream::connect((Ipv4Addr::LOCALHOST, u16::from_le_bytes(port))).unwrap()
+        };
+        End { link: tcp::link_over(connection).unwrap(), bell: Bell::new().unwrap() }
     }
 }

@@ -6,8 +6,9 @@ mod conformance;
 mod end;
 mod kinds;
 mod processes;
+mod stream;
 
-use kinds::{Kind, Local, Shm};
+use kinds::{Kind, Local, Shm, Tcp};
 
 /// The whole suite for one kind, in a module of its own.
 macro_rules! suite {
@@ -49,6 +50,27 @@ macro_rules! suite {
 
 suite!(local, Local);
 suite!(shm, Shm);
+// A socket's buffers add to its credit, and it reads what is lent when it likes: see `stream`.
+suite!(
+    tcp,
+    Tcp,
+    [
+        messages_keep_their_order,
+        every_size_crosses,
+        asking_again_gives_the_same_place,
+        a_message_stays_until_it_is_released,
+        a_received_message_may_be_written,
+        both_directions_at_once,
+        tags_come_with_their_messages,
+        too_long_a_message_is_refused,
+        what_was_not_reserved_is_not_sent,
+        failure_is_news_after_the_last_message,
+        leaving_is_news_after_the_last_message,
+        a_failed_peer_gives_no_more_credit,
+        nobody_sleeps_through_a_message,
+        random_messages_between_threads,
+    ]
+);
 
 /// The part of the suite that needs two processes.
 macro_rules! between_processes {
@@ -85,4 +107,4 @@ macro_rules! between_processes {
     };
 }
 
-between_processes!(shm: Shm);
+between_processes!(shm: Shm, tcp: Tcp);

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::failure::usage;
@@ -49,6 +49,13 @@ pub(crate) fn parse_ranks(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Refuses transports that do not exist; several may be named, with commas between them.
+pub(crate) fn check_transport(names: Option<&str>) -> Result<()> {
+    let Some(names) = names else { return Ok(()) };
+    let names: Vec<String> = names.split(',').map(str::to_owned).collect();
+    kolo::transport::choose(Some(&names), None).map(drop).context("--transport")
+}
+
 fn parse_variable(text: &str) -> Result<(OsString, OsString), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
@@ -58,6 +65,7 @@ fn parse_variable(text: &str) -> Result<(OsString, OsString), String> {
 
 /// Runs the job and returns the exit code.
 pub(crate) fn run(options: Options) -> Result<u8> {
+    check_transport(options.transport.as_deref())?;
     let mut words = options.program.into_iter();
     let name = words.next().ok_or_else(|| usage("no program to run"))?;
     let program = which::which(&name)

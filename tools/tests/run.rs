@@ -16,7 +16,7 @@ fn ranks_learn_their_place() {
         "-n",
         "3",
         "--transport",
-        "tcp",
+        "shm",
         "--env",
         "EXTRA=a=b",
         "--no-tag",
@@ -29,7 +29,7 @@ fn ranks_learn_their_place() {
     let mut lines: Vec<_> = out.lines().collect();
     lines.sort_unstable();
     let expected =
-        ["0/3 0/3 32 64 @kolo tcp a=b", "1/3 1/3 32 64 @kolo tcp a=b", "2/3 2/3 32 64 @kolo tcp a=b"];
+        ["0/3 0/3 32 64 @kolo shm a=b", "1/3 1/3 32 64 @kolo shm a=b", "2/3 2/3 32 64 @kolo shm a=b"];
     assert_eq!((code, &lines[..], err.as_str()), (0, &expected[..], ""));
 }
 

@@ -18,22 +18,21 @@
 //! Besides it tells whether every result is the left fold of the contributions in rank order.
 
 mod memory;
-mod net;
 mod order;
-mod refusal;
 mod run;
 mod shape;
+mod slots;
 mod value;
 
 use std::fmt;
 
-pub use refusal::Refusal;
-
 use self::memory::Lengths;
-use self::net::Net;
 use self::run::{Mode, Ordered, Outcome, Run};
+use self::slots::Slots;
 use super::collective::{Collective, CollectiveKind};
 use super::id::plan_id;
+use super::net::Net;
+use super::refusal::Refusal;
 use super::step::Plan;
 
 /// Messages that may wait on every link, at the least; what runs with fewer runs with more.
@@ -74,6 +73,8 @@ pub struct Proof {
     pub uneven: bool,
     /// Whether conflicts between lanes and over lent sources were looked for.
     pub ordered: bool,
+    /// A hash of how each result was combined: equal for plans that give the same bits.
+    pub results: u64,
     /// The plan's name; see [`plan_id`].
     pub id: u64,
 }
@@ -101,6 +102,7 @@ pub fn prove(collective: Collective, plans: &[Plan]) -> Result<Proof, Box<Refusa
         in_place: modes.iter().any(|mode| mode.in_place),
         uneven: modes.iter().any(|mode| matches!(mode.lengths, Lengths::Uneven(_))),
         ordered: modes[0].ordered != Ordered::No,
+        results: 0,
         id: plan_id(plans.iter().map(Plan::fingerprint)),
     };
     for mode in modes {
@@ -110,6 +112,9 @@ pub fn prove(collective: Collective, plans: &[Plan]) -> Result<Proof, Box<Refusa
         let outcome = outcome.map_err(|refusal| Box::new(Refusal { mode: mode.to_string(), ..*refusal }))?;
         proof.hops = proof.hops.max(outcome.hops);
         proof.rank_order &= outcome.rank_order;
+        if !mode.in_place && mode.lengths == Lengths::Even {
+            proof.results = outcome.results;
+        }
     }
     proof.rank_order &= collective.kind.reduces();
     Ok(proof)
@@ -129,7 +134,7 @@ fn at_least_credit(
 }
 
 /// Under which circumstances to run.
-fn modes(collective: Collective, plans: &[Plan], net: &Net, steps: u64) -> Vec<Mode> {
+fn modes(collective: Collective, plans: &[Plan], net: &Net<Slots>, steps: u64) -> Vec<Mode> {
     let lanes = net.lanes.len() as u64;
     // A rank with one lane and nothing lent cannot conflict with anybody.
     let needed = collective.kind == CollectiveKind::Barrier

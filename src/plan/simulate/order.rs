@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::net::Net;
+use crate::plan::net::Net;
 
 /// The clock of some lane at some step, as a message or token carries it.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ pub(super) struct Order {
 
 impl Order {
     /// Nothing has happened; `cells` says for each rank how many blocks are watched.
-    pub(super) fn new(net: &Net, cells: impl Iterator<Item = usize>) -> Self {
+    pub(super) fn new<L>(net: &Net<L>, cells: impl Iterator<Item = usize>) -> Self {
         let nothing = Rc::new(vec![0; net.lanes.len()]);
         let links = net.links.len();
         Self {
@@ -119,7 +119,13 @@ impl Order {
     }
 
     /// `lane` writes a cell of its rank.
-    pub(super) fn write(&mut self, lane: usize, rank: usize, cell: usize, net: &Net) -> Result<(), Conflict> {
+    pub(super) fn write<L>(
+        &mut self,
+        lane: usize,
+        rank: usize,
+        cell: usize,
+        net: &Net<L>,
+    ) -> Result<(), Conflict> {
         let Some(access) = self.access[rank].get_mut(cell) else { return Ok(()) };
         let clock = &self.clocks[lane];
         let busy = access.lent.iter().find(|&&(link, number)| {

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::memory::{Lengths, Memories};
-use super::net::{LaneState, Net};
 use super::order::{Conflict, Order, Stamp};
-use super::refusal::Refusal;
+use super::slots::Slots;
 use super::value::{Value, diagnose, expected};
 use crate::plan::collective::{Collective, CollectiveKind};
+use crate::plan::net::{LaneState, Net};
+use crate::plan::refusal::Refusal;
 use crate::plan::step::{Plan, Source, Span, Step};
 
 /// The circumstances of a run.
@@ -37,6 +38,8 @@ pub(super) enum Ordered {
 pub(super) struct Outcome {
     /// Whether all results were left folds in rank order.
     pub(super) rank_order: bool,
+    /// A hash of all results, with their order and brackets.
+    pub(super) results: u64,
     /// The longest chain of messages in the first round.
     pub(super) hops: u32,
 }
@@ -49,14 +52,16 @@ pub(super) struct Run<'a> {
     collective: Collective,
     plans: &'a [Plan],
     credit: u8,
-    net: Net,
+    net: Net<Slots>,
     memories: Memories,
     tokens: BTreeMap<(u32, u32), VecDeque<Token>>,
     order: Option<Order>,
     /// Lanes that may be able to go on, and whether each lane is among them.
     ready: Vec<u32>,
     queued: Vec<bool>,
-    hops: u32,
+    /// The longest chain of messages that each lane has seen, and that of the first round.
+    hops: Vec<u32>,
+    longest: u32,
     /// The values of the present step.
     held: Vec<Value>,
 }
@@ -68,7 +73,7 @@ enum Attempt {
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(collective: Collective, plans: &'a [Plan], net: Net, mode: Mode) -> Self {
+    pub(super) fn new(collective: Collective, plans: &'a [Plan], net: Net<Slots>, mode: Mode) -> Self {
         let memories = Memories::new(collective, plans, mode.in_place, mode.rounds, mode.lengths);
         let order = (mode.ordered == Ordered::Yes).then(|| {
             let watched = |(rank, plan): (usize, &Plan)| match plan.lends || plan.lanes.len() > 1 {
@@ -87,7 +92,8 @@ impl<'a> Run<'a> {
             order,
             ready: (0..lanes as u32).rev().collect(),
             queued: vec![true; lanes],
-            hops: 0,
+            hops: vec![0; lanes],
+            longest: 0,
             held: Vec::new(),
             net,
         }
@@ -101,11 +107,11 @@ impl<'a> Run<'a> {
         }
         self.nobody_waits()?;
         self.nothing_is_left()?;
-        let rank_order = self.results()?;
+        let (rank_order, results) = self.results()?;
         if self.collective.kind == CollectiveKind::Barrier {
             self.everybody_came()?;
         }
-        Ok(Outcome { rank_order, hops: self.hops })
+        Ok(Outcome { rank_order, results, hops: self.longest })
     }
 
     /// Runs a lane until it waits or is done.
@@ -118,7 +124,7 @@ impl<'a> Run<'a> {
             let number = state.step as usize;
             if number == steps.len() {
                 if state.round == 0 {
-                    self.hops = self.hops.max(state.hops);
+                    self.longest = self.longest.max(self.hops[lane]);
                 }
                 state.round += 1;
                 state.step = 0;
@@ -164,22 +170,20 @@ impl<'a> Run<'a> {
     }
 
     fn post(&mut self, lane: usize, to: u8) {
-        let LaneState { rank, hops, .. } = self.net.lanes[lane];
-        let other = self.net.first[rank as usize] + u32::from(to);
+        let other = self.net.sibling(lane, to) as u32;
         let stamp = self.order.as_mut().map(|order| {
             order.step(lane);
             order.stamp(lane)
         });
-        self.tokens.entry((lane as u32, other)).or_default().push_back((hops, stamp));
+        self.tokens.entry((lane as u32, other)).or_default().push_back((self.hops[lane], stamp));
         self.wake(other);
     }
 
     fn join(&mut self, lane: usize, from: u8) -> Attempt {
-        let other = self.net.first[self.net.lanes[lane].rank as usize] + u32::from(from);
+        let other = self.net.sibling(lane, from) as u32;
         let token = self.tokens.get_mut(&(other, lane as u32)).and_then(VecDeque::pop_front);
         let Some((hops, stamp)) = token else { return Attempt::Waits };
-        let state = &mut self.net.lanes[lane];
-        state.hops = state.hops.max(hops);
+        self.hops[lane] = self.hops[lane].max(hops);
         if let Some((order, stamp)) = self.order.as_mut().zip(stamp) {
             order.step(lane);
             order.learn(lane, &stamp);
@@ -192,10 +196,10 @@ impl<'a> Run<'a> {
         let Net { lanes, links, .. } = &mut self.net;
         let state = &mut lanes[lane];
         let come = sources.iter().all(|source| match *source {
-            Source::From(peer) => links[state.receives.link(peer)].waiting > 0,
+            Source::From(peer) => links[state.receives.link(peer)].state.waiting > 0,
             Source::Local(_) => true,
         });
-        come && to.iter().all(|&peer| links[state.sends.link(peer)].waiting < self.credit)
+        come && to.iter().all(|&peer| links[state.sends.link(peer)].state.waiting < self.credit)
     }
 
     /// Takes the messages and combines the sources, left to right, into `held`.
@@ -241,13 +245,13 @@ impl<'a> Run<'a> {
         let state = &mut self.net.lanes[lane];
         let link = &mut self.net.links[state.receives.link(peer)];
         let producer = link.producer;
-        let message = link.pop();
+        let message = link.state.pop();
         let came = message.extent;
         let same = (came.first, came.count, came.run) == (extent.first, extent.count, extent.run);
         if !same && (self.collective.kind != CollectiveKind::AllToAll || came.count != extent.count) {
             return Err(format!("rank {peer} sends {came}, which is not {extent}"));
         }
-        state.hops = state.hops.max(message.hops);
+        self.hops[lane] = self.hops[lane].max(message.hops);
         let values = if came.count == 1 { std::slice::from_ref(&message.value) } else { &message.values };
         for (index, value) in values.iter().enumerate() {
             hold(&mut self.held, first, index, *value)?;
@@ -311,9 +315,9 @@ impl<'a> Run<'a> {
     fn send(&mut self, lane: usize, extent: Span, to: &[u32]) {
         for &peer in to {
             let state = &mut self.net.lanes[lane];
-            let (number, hops) = (state.sends.link(peer), state.hops + 1);
+            let (number, hops) = (state.sends.link(peer), self.hops[lane] + 1);
             let link = &mut self.net.links[number];
-            let message = link.push();
+            let message = link.state.push();
             (message.extent, message.hops) = (extent, hops);
             if extent.count == 1 {
                 message.value = self.held[0];
@@ -367,7 +371,7 @@ impl<'a> Run<'a> {
 
     /// What a lane that cannot go on waits for, and of which lane.
     fn waits_for(&mut self, lane: usize) -> (String, usize) {
-        let Net { lanes, links, first, .. } = &mut self.net;
+        let Net { lanes, links, .. } = &mut self.net;
         let state = &mut lanes[lane];
         let steps = &self.plans[state.rank as usize].lanes[usize::from(state.index)].steps;
         match &steps[state.step as usize] {
@@ -375,27 +379,26 @@ impl<'a> Run<'a> {
                 for source in sources {
                     let Source::From(peer) = *source else { continue };
                     let link = &links[state.receives.link(peer)];
-                    if link.waiting == 0 {
+                    if link.state.waiting == 0 {
                         return (format!("a message from rank {peer}"), link.producer as usize);
                     }
                 }
                 for &peer in to {
                     let link = &links[state.sends.link(peer)];
-                    if link.waiting == self.credit {
+                    if link.state.waiting == self.credit {
                         return (format!("credit from rank {peer}"), link.consumer as usize);
                     }
                 }
                 unreachable!("it could have moved")
             }
             Step::Post(other) | Step::Join(other) => {
-                let from = first[state.rank as usize] + u32::from(*other);
-                (format!("a token from lane {other}"), from as usize)
+                (format!("a token from lane {other}"), self.net.sibling(lane, *other))
             }
         }
     }
 
     fn nothing_is_left(&self) -> Result<(), Box<Refusal>> {
-        if let Some(link) = self.net.links.iter().find(|link| link.waiting > 0) {
+        if let Some(link) = self.net.links.iter().find(|link| link.state.waiting > 0) {
             let peer = self.net.lanes[link.consumer as usize].rank;
             let problem = format!("its message to rank {peer} is never received");
             return Err(self.net.blame(
@@ -413,9 +416,9 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Every output holds what it must; says whether all are folds in rank order.
-    fn results(&self) -> Result<bool, Box<Refusal>> {
-        let mut rank_order = true;
+    /// Every output holds what it must; says whether all are folds in rank order, and their hash.
+    fn results(&self) -> Result<(bool, u64), Box<Refusal>> {
+        let (mut rank_order, mut hash) = (true, 0);
         for block in 0..self.plans[0].blocks {
             for round in 0..self.memories.rounds {
                 let mut fold = None;
@@ -429,13 +432,14 @@ impl<'a> Run<'a> {
                         false => wanted(),
                     };
                     rank_order &= found == wanted;
+                    hash = found.hash_after(hash);
                     if !found.same_parts(wanted) {
                         return Err(self.wrong(rank, block, round, found));
                     }
                 }
             }
         }
-        Ok(rank_order)
+        Ok((rank_order, hash))
     }
 
     fn wrong(&self, rank: usize, block: u32, round: u32, found: Value) -> Box<Refusal> {

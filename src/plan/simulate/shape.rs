@@ -1,7 +1,7 @@
 //! What can be said of a plan without running it: spans, memories, peers, lanes.
 
-use super::refusal::Refusal;
 use crate::plan::collective::{Collective, CollectiveKind};
+use crate::plan::refusal::Refusal;
 use crate::plan::step::{Memory, Plan, Source, Span, Step};
 
 type Check = Result<(), String>;

@@ -37,6 +37,11 @@ impl Value {
         Self { sum: mix(!self.sum), tree: mix(!self.tree) }
     }
 
+    /// A hash of this value and those before it.
+    pub(super) fn hash_after(self, before: u64) -> u64 {
+        mix(before.rotate_left(1) ^ self.tree)
+    }
+
     /// Whether both have the same contributions, in whatever order.
     pub(super) fn same_parts(self, other: Self) -> bool {
         self.sum == other.sum

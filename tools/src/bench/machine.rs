@@ -4,24 +4,40 @@ use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
 /// Nanoseconds for a cache line to go from one core to another and back: the least that any message
 /// between two ranks in shared memory and its answer can take. `None` on one core.
 pub(crate) fn line_round_trip() -> Option<f64> {
     const TURNS: u32 = 200;
-    const TRIES: usize = 20;
-    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
-        return None;
-    }
+    const TRIES: u32 = 20;
+    let allowed = sched_getaffinity(None).ok()?;
+    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).take(2).collect();
+    let &[one, other] = &cores[..] else { return None };
     let flag = Line(AtomicU32::new(0));
     std::thread::scope(|scope| {
-        scope.spawn(|| (0..TURNS * TRIES as u32).for_each(|turn| flag.pass(2 * turn + 1)));
-        let once = |attempt: u32| {
-            let start = Instant::now();
-            (attempt * TURNS..(attempt + 1) * TURNS).for_each(|turn| flag.pass(2 * turn));
-            start.elapsed().as_nanos() as f64 / f64::from(TURNS)
-        };
-        (0..TRIES as u32).map(once).min_by(f64::total_cmp)
+        scope.spawn(|| {
+            stay_on(other);
+            (0..TURNS * TRIES).for_each(|turn| flag.pass(2 * turn + 1));
+        });
+        let measured = scope.spawn(|| {
+            stay_on(one);
+            let once = |attempt: u32| {
+                let start = Instant::now();
+                (attempt * TURNS..(attempt + 1) * TURNS).for_each(|turn| flag.pass(2 * turn));
+                start.elapsed().as_nanos() as f64 / f64::from(TURNS)
+            };
+            (0..TRIES).map(once).min_by(f64::total_cmp)
+        });
+        measured.join().ok()?
     })
+}
+
+/// Keeps the calling thread on one core, if it may be kept.
+fn stay_on(core: usize) {
+    let mut set = CpuSet::new();
+    set.set(core);
+    let _ = sched_setaffinity(None, &set);
 }
 
 /// A counter on a line of its own.

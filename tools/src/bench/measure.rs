@@ -8,7 +8,7 @@
 //! A batch takes as long as its slowest rank took; the median of the batches is reported. Preparing a
 //! buffer leaves its lines in the caches of the core that wrote it, as a program that computes would.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kolo::op::OpKind;
 use kolo::plan::plan_id;
@@ -28,7 +28,11 @@ const BATCH: f64 = 1e-3;
 const TIMED: f64 = 0.1;
 
 /// Batches of one form of a case, likewise.
-const BATCHES: (u64, u64) = (5, 101);
+const LEAST_BATCHES: usize = 5;
+const MOST_BATCHES: usize = 101;
+
+/// Calls in one batch, however short.
+const MOST_CALLS: u64 = 10_000;
 
 /// What stays the same from case to case.
 pub(crate) struct Bench<'a, T: Value> {
@@ -76,7 +80,7 @@ impl<'a, T: Value> Bench<'a, T> {
     /// What the communicator walks for that many bytes.
     fn plan(&mut self, case: &Case, bytes: usize) -> kolo::Result<Option<Plan>> {
         let Some(kind) = case.operation.kind() else { return Ok(None) };
-        let explanation = self.communicator.explain(kind, bytes)?;
+        let explanation = self.communicator.explain(kind.at(case.root), bytes)?;
         let mut fingerprints = vec![0; case.size];
         self.communicator.all_gather(&[explanation.fingerprint], &mut fingerprints)?;
         Ok(Some(Plan {
@@ -93,10 +97,9 @@ impl<'a, T: Value> Bench<'a, T> {
         let mut stage = Stage::new(case, form, &self.patterns);
         stage.prepare();
         let mut wrong = 0_u64;
-        let expected = warm_up(self.communicator, &mut stage, &self.op, self.settings.warmup)?;
-        let (batches, calls) = schedule(expected, self.settings.iters);
-        let mut times = Vec::new();
-        for _ in 0..batches {
+        let mut per_call = warm_up(self.communicator, &mut stage, &self.op, self.settings.warmup)?;
+        let mut series = Series::default();
+        while let Some(calls) = series.next_batch(per_call, self.settings.iters) {
             if self.settings.check {
                 stage.prepare();
                 stage.call(self.communicator, &self.op)?;
@@ -108,11 +111,11 @@ impl<'a, T: Value> Bench<'a, T> {
             for _ in 0..calls {
                 stage.call(self.communicator, &self.op)?;
             }
-            times.push(start.elapsed().as_secs_f64() / calls as f64);
+            per_call = slowest(self.communicator, start.elapsed())? / calls as f64;
+            series.add(per_call, calls);
         }
         self.wrong += wrong;
-        slowest(self.communicator, &mut times)?;
-        let seconds = median(times).unwrap_or(0.0);
+        let seconds = median(series.times).unwrap_or(0.0);
         let algbw = if seconds > 0.0 { bytes as f64 / seconds / 1e9 } else { 0.0 };
         Ok(Some(Timing {
             time_us: seconds * 1e6,
@@ -123,6 +126,41 @@ impl<'a, T: Value> Bench<'a, T> {
     }
 }
 
+/// Batches so far; the same on all ranks.
+#[derive(Default)]
+struct Series {
+    /// Seconds per call in each batch.
+    times: Vec<f64>,
+    calls: u64,
+    seconds: f64,
+}
+
+impl Series {
+    /// How many calls the next batch has, if there is one, where a call takes about so many seconds.
+    fn next_batch(&self, per_call: f64, iters: Option<u64>) -> Option<u64> {
+        let enough =
+            self.times.len() >= MOST_BATCHES || self.seconds >= TIMED && self.times.len() >= LEAST_BATCHES;
+        let left = match iters {
+            Some(iters) => iters - self.calls,
+            None => {
+                if enough {
+                    0
+                } else {
+                    u64::MAX
+                }
+            }
+        };
+        let calls = ((BATCH / per_call.max(1e-9)) as u64).clamp(1, MOST_CALLS);
+        (left > 0).then_some(calls.min(left))
+    }
+
+    fn add(&mut self, per_call: f64, calls: u64) {
+        self.times.push(per_call);
+        self.calls += calls;
+        self.seconds += per_call * calls as f64;
+    }
+}
+
 /// Calls without timing them, and returns about how long one takes on the slowest rank, in seconds.
 fn warm_up<T: Value>(
     communicator: &mut Communicator,
@@ -130,30 +168,21 @@ fn warm_up<T: Value>(
     op: &ReduceOp<T>,
     calls: u64,
 ) -> kolo::Result<f64> {
-    let mut shortest = BATCH;
-    for call in 0..calls {
+    let mut shortest = None;
+    for _ in 0..calls {
         let start = Instant::now();
         stage.call(communicator, op)?;
-        let took = start.elapsed().as_secs_f64();
-        shortest = if call == 0 { took } else { shortest.min(took) };
+        let took = start.elapsed();
+        shortest = shortest.map_or(Some(took), |shortest: Duration| Some(shortest.min(took)));
     }
-    let mut slowest_rank = [shortest];
-    slowest(communicator, &mut slowest_rank)?;
-    Ok(slowest_rank[0])
+    slowest(communicator, shortest.unwrap_or(Duration::from_secs_f64(BATCH)))
 }
 
-/// How many batches of how many calls each, where one call takes about so many seconds.
-fn schedule(call: f64, iters: Option<u64>) -> (u64, u64) {
-    let calls = ((BATCH / call.max(1e-9)) as u64).clamp(1, 10_000);
-    match iters {
-        Some(iters) => (iters.div_ceil(calls.min(iters)), calls.min(iters)),
-        None => (((TIMED / (calls as f64 * call)) as u64).clamp(BATCHES.0, BATCHES.1), calls),
-    }
-}
-
-/// Each time becomes that of the slowest rank.
-fn slowest(communicator: &mut Communicator, times: &mut [f64]) -> kolo::Result<()> {
-    communicator.all_reduce_in_place(times, ReduceOp::Max)
+/// The longest of all ranks' times, in seconds.
+fn slowest(communicator: &mut Communicator, mine: Duration) -> kolo::Result<f64> {
+    let mut seconds = [mine.as_secs_f64()];
+    communicator.all_reduce_in_place(&mut seconds, ReduceOp::Max)?;
+    Ok(seconds[0])
 }
 
 fn sum(communicator: &mut Communicator, mine: u64) -> kolo::Result<u64> {
@@ -166,12 +195,27 @@ fn sum(communicator: &mut Communicator, mine: u64) -> kolo::Result<u64> {
 mod tests {
     use super::*;
 
+    /// The sizes of the batches where every call takes so long.
+    fn batches(per_call: f64, iters: Option<u64>) -> Vec<u64> {
+        let mut series = Series::default();
+        let mut batches = Vec::new();
+        while let Some(calls) = series.next_batch(per_call, iters) {
+            series.add(per_call, calls);
+            batches.push(calls);
+        }
+        batches
+    }
+
     #[test]
-    fn batches_are_about_as_long_as_they_should_be() {
-        assert_eq!(schedule(1e-6, None), (100, 1000));
-        assert_eq!(schedule(0.5, None), (5, 1));
-        assert_eq!(schedule(1e-6, Some(20)), (1, 20));
-        assert_eq!(schedule(1e-4, Some(25)), (3, 10));
-        assert_eq!(schedule(1.0, Some(1)), (1, 1));
+    fn batches_are_as_long_and_as_many_as_they_should_be() {
+        let many = batches(1e-6, None);
+        assert!(
+            (99..=MOST_BATCHES).contains(&many.len()) && many.iter().all(|&calls| calls.abs_diff(1000) <= 1)
+        );
+        assert_eq!(batches(0.5, None), [1; LEAST_BATCHES]);
+        assert_eq!(batches(0.0, None), [MOST_CALLS; MOST_BATCHES]);
+        assert_eq!(batches(1e-6, Some(20)), [20]);
+        assert_eq!(batches(1e-4, Some(25)), [10, 10, 5]);
+        assert_eq!(batches(1.0, Some(1)), [1]);
     }
 }

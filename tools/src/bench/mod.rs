@@ -17,88 +17,33 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use kolo::{Communicator, ReduceOp};
 
-use crate::failure::usage;
-use crate::launch::Job;
+use crate::ranks::Ranks;
 use machine::Load;
 use measure::Bench;
-pub(crate) use options::Options;
 use options::Settings;
+pub(crate) use options::{Options, parse_size};
 use report::Report;
 use value::{Value, with_dtype};
 
 /// Ranks to start where nobody said how many.
 const RANKS: usize = 2;
 
-/// The transport whose ranks are threads of one process.
-const LOCAL: &str = "local";
-
 /// Runs the benchmark: as a rank of whoever started us, or else by starting ranks.
 pub(crate) fn bench(options: &Options) -> Result<u8> {
     let settings = options.settings()?;
-    let local = settings.transport.as_deref() == Some(LOCAL);
-    if false {
-        if local && 1 > 1 {
-            return Err(usage(
-                "--transport local: its ranks are threads of one process, so no launcher can start them",
-            ));
-        }
-        if options.ranks.is_some_and(|ranks| ranks != 1) {
-            return Err(usage(format!("--ranks: the launcher started {}", 1)));
-        }
-        return join(&settings, 0, 1);
-    }
-    let ranks = options.ranks.unwrap_or(RANKS);
-    settings.check_ranks(ranks)?;
-    settings.check_files()?;
-    if local {
-        return as_threads(&settings, ranks);
-    }
-    let mut job = Job::ourselves(ranks);
-    job.environment.extend(settings.transport.iter().map(|name| ("KOLO_TRANSPORT".into(), name.into())));
-    job.run()
+    let ranks = Ranks { asked: options.ranks, default: RANKS, transport: settings.transport.as_deref() };
+    let check = |ranks, files| {
+        settings.check_ranks(ranks)?;
+        if files { settings.check_files() } else { Ok(()) }
+    };
+    ranks.run(check, |communicator| run_rank(communicator, &settings))
 }
 
-/// One rank of a job that a launcher started.
-fn join(settings: &Settings, rank: usize, size: usize) -> Result<u8> {
-    settings.check_ranks(size)?;
-    if rank == 0 {
-        settings.check_files()?;
-    }
-    let mut communicator = Communicator::local(1)?.remove(0);
-    run_rank(&mut communicator, settings)
-}
-
-fn as_threads(settings: &Settings, ranks: usize) -> Result<u8> {
-    let communicators = Communicator::local(ranks)?;
-    let codes: Vec<Result<u8>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = communicators
-            .into_iter()
-            .map(|mut communicator| scope.spawn(move || run_rank(&mut communicator, settings)))
-            .collect();
-        threads.into_iter().map(|thread| thread.join().expect("a rank panicked")).collect()
-    });
-    // Where one rank failed on its own account, the others only tell of the loss of it.
-    let mut worst = 0;
-    let mut lost = None;
-    for code in codes {
-        match code {
-            Ok(code) => worst = worst.max(code),
-            Err(error) if is_echo(&error) => lost = lost.or(Some(error)),
-            Err(error) => return Err(error),
-        }
-    }
-    lost.map_or(Ok(worst), Err)
-}
-
-fn is_echo(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<kolo::Error>().is_some_and(|error| error.kind() == kolo::Kind::PeerLost)
-}
-
-fn run_rank(communicator: &mut Communicator, settings: &Settings) -> Result<u8> {
+fn run_rank(mut communicator: Communicator, settings: &Settings) -> Result<u8> {
     if let (Some(name), Some(kind)) = (&settings.algorithm, settings.operation.kind()) {
         communicator.set_algorithm(kind, Some(name))?;
     }
-    let wrong = with_dtype!(settings.dtype, T => measure_all::<T>(communicator, settings))?;
+    let wrong = with_dtype!(settings.dtype, T => measure_all::<T>(&mut communicator, settings))?;
     Ok(u8::from(wrong > 0))
 }
 

@@ -10,7 +10,7 @@ use kolo::plan::CollectiveKind;
 
 use super::case::Operation;
 use crate::failure::usage;
-use crate::run::parse_ranks;
+use crate::run::{check_transport, parse_ranks};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -141,6 +141,7 @@ impl Options {
             return Err(usage(format!("--uneven: {name} has no variant with blocks of different lengths")));
         }
         self.check_algorithm()?;
+        check_transport(self.transport.as_deref())?;
         Ok(Settings {
             operation,
             sizes: self.sizes()?,

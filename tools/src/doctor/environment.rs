@@ -1,8 +1,12 @@
 //! What the environment says, which transports reach, and which launchers are there.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 
+use kolo::bootstrap::{Door, Node, Secret};
 use kolo::config::{Config, Launcher, VARIABLES, Way};
+use kolo::topology::Cost;
+use kolo::transport::{self, Reason, Transport};
 
 use super::Fact;
 
@@ -31,12 +35,50 @@ pub(super) fn launcher() -> Vec<Fact> {
     ]
 }
 
+/// What is set of kolo's variables, and which look like one but are none.
 pub(super) fn settings() -> Vec<Fact> {
-    todo!()
+    let mut facts = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
+        if !name.starts_with("KOLO_") {
+            continue;
+        }
+        facts.push(match VARIABLES.iter().find(|(known, _)| *known == name) {
+            Some(_) if name == "KOLO_SECRET" => Fact::plain(name, "(set)"),
+            Some(_) => Fact::plain(name, value),
+            None => Fact::found(name, Err(format!("{value}: kolo knows no such variable"))),
+        });
+    }
+    facts.sort_by(|a, b| a.name.cmp(&b.name));
+    let unset =
+        VARIABLES.iter().map(|(name, _)| *name).filter(|name| facts.iter().all(|fact| fact.name != *name));
+    let unset = unset.collect::<Vec<_>>().join(" ");
+    facts.push(Fact::plain("not set", unset));
+    facts
 }
 
+/// Whether each transport reaches another process of this machine, or why not.
 pub(super) fn transports() -> Vec<Fact> {
-    todo!()
+    let fact = |transport: &dyn Transport| {
+        let priced = |Cost { latency_ns, bytes_per_us }| {
+            let gbps = f64::from(bytes_per_us) / 1e3;
+            format!("reaches other processes here, priced at {latency_ns} ns and {gbps:.1} GB/s")
+        };
+        Fact::found(transport.name(), reach(transport).map(priced))
+    };
+    transport::all(None).iter().map(|transport| fact(&**transport)).collect()
+}
+
+/// What it costs a transport to reach another process of this machine, or why it does not.
+pub(crate) fn reach(transport: &dyn Transport) -> Result<Cost, Reason> {
+    let card = || -> kolo::Result<Node> {
+        let door = Door::open("kolo-doctor", 0, 1, Secret::random()?)?;
+        // Doors are opened to TCP where a job needs them.
+        Ok(Node { tcp: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 1))], ..Node::here(&door) })
+    };
+    let me = card().map_err(|error| error.to_string())?;
+    let peer = Node { process: me.process.map(|byte| !byte), ..me.clone() };
+    transport.reach(&me, &peer)
 }
 
 /// Launchers that can be used besides `kolo run`.
@@ -55,7 +97,8 @@ pub(super) fn installed() -> Vec<Fact> {
 
 /// The first line that says something of what `PROGRAM --version` prints.
 fn version(program: &std::path::Path) -> Option<String> {
-    let output = Command::new(program).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let output =
+        Command::new(program).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let worth = |line: &&str| line.chars().any(|c| c.is_ascii_digit());
     text.lines().find(worth).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))

@@ -62,7 +62,7 @@ pub(super) fn network() -> Vec<Fact> {
         }
     }
     for fact in &mut facts {
-        let speed = read(&format!("/sys/class/net/{}/speed", fact.name)).and_then(|text| text.parse().ok());
+        let speed = read(format!("/sys/class/net/{}/speed", fact.name)).and_then(|text| text.parse().ok());
         if let Some(speed @ 1_u64..) = speed {
             fact.value += &format!(" ({speed} Mbit/s)");
         }
@@ -114,7 +114,9 @@ fn memory() -> String {
         let line = info.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim_start_matches(':').split_whitespace().next()?.parse::<u64>().ok()
     };
-    let gib = |kib: Option<u64>| kib.map_or("?".into(), |kib| format!("{:.1} GiB", kib as f64 / f64::from(1 << 20)));
+    let gib = |kib: Option<u64>| {
+        kib.map_or("?".into(), |kib| format!("{:.1} GiB", kib as f64 / f64::from(1 << 20)))
+    };
     let limit = read("/sys/fs/cgroup/memory.max").and_then(|text| text.parse::<u64>().ok());
     let limit = limit.map_or(String::new(), |bytes| format!(", limited to {}", gib(Some(bytes >> 10))));
     format!("{}, {} available{limit}", gib(kib("MemTotal")), gib(kib("MemAvailable")))
@@ -122,7 +124,7 @@ fn memory() -> String {
 
 fn huge_pages() -> String {
     let chosen = |file: &str| {
-        let text = read(&format!("/sys/kernel/mm/transparent_hugepage/{file}"))?;
+        let text = read(format!("/sys/kernel/mm/transparent_hugepage/{file}"))?;
         Some(text.split_once('[')?.1.split_once(']')?.0.to_owned())
     };
     let reserved = read("/proc/sys/vm/nr_hugepages").unwrap_or_else(|| "0".into());

@@ -160,7 +160,8 @@ fn write_family(out: &mut impl Write, family: &Family, verdicts: &[Verdict], ran
             let lends = if proofs.iter().all(|proof| proof.lends) { ", may lend" } else { "" };
             writeln!(
                 out,
-                "{kind:<14} {name:<10} {range} ranks: {} plans proved, up to {steps} steps, {hops} hops{order}{lends}",
+                "{:<14} {name:<10} {range} ranks: {} plans proved, up to {steps} steps, {hops} hops{order}{lends}",
+                kind.name(),
                 proofs.len()
             )
         }

@@ -1,57 +1,19 @@
-//! The lanes and links of a proof: who sends to whom on which channel.
+//! The lanes of all ranks and the links between them: who sends to whom on which channel. The prover and
+//! the pricer run plans over it.
 
-use super::CREDIT;
 use super::refusal::Refusal;
-use super::value::Value;
-use crate::plan::step::{Plan, Source, Span, Step, input};
+use super::step::{Plan, Source, Step};
 use crate::topology::Channel;
-
-/// A message on its way.
-#[derive(Clone, Debug)]
-pub(super) struct Message {
-    /// The blocks that it holds.
-    pub(super) extent: Span,
-    /// Its value where it is one block.
-    pub(super) value: Value,
-    /// Its values where it is more.
-    pub(super) values: Vec<Value>,
-    /// The length of the longest chain of messages that ends with it.
-    pub(super) hops: u32,
-}
 
 /// One direction of a link.
 #[derive(Clone, Debug)]
-pub(super) struct Link {
+pub(super) struct Link<L> {
     /// The lane that sends.
     pub(super) producer: u32,
     /// The lane that receives.
     pub(super) consumer: u32,
-    /// How many messages wait, the first of them in slot `head`.
-    pub(super) waiting: u8,
-    head: u8,
-    slots: [Message; CREDIT as usize],
-}
-
-impl Link {
-    fn new(producer: u32, consumer: u32) -> Self {
-        let none = Message { extent: input(0), value: Value::UNDEFINED, values: Vec::new(), hops: 0 };
-        Self { producer, consumer, waiting: 0, head: 0, slots: [none.clone(), none] }
-    }
-
-    /// Where to put the next message, for which there is credit.
-    pub(super) fn push(&mut self) -> &mut Message {
-        let slot = (self.head + self.waiting) % CREDIT;
-        self.waiting += 1;
-        &mut self.slots[usize::from(slot)]
-    }
-
-    /// The message that waits first.
-    pub(super) fn pop(&mut self) -> &Message {
-        let slot = self.head;
-        self.head = (self.head + 1) % CREDIT;
-        self.waiting -= 1;
-        &self.slots[usize::from(slot)]
-    }
+    /// What is on its way.
+    pub(super) state: L,
 }
 
 /// A lane of some rank.
@@ -62,7 +24,6 @@ pub(super) struct LaneState {
     pub(super) index: u8,
     pub(super) round: u32,
     pub(super) step: u32,
-    pub(super) hops: u32,
     pub(super) receives: Peers,
     pub(super) sends: Peers,
 }
@@ -97,16 +58,16 @@ impl Peers {
 
 /// All ranks' lanes and the links between them.
 #[derive(Clone, Debug)]
-pub(super) struct Net {
+pub(super) struct Net<L> {
     pub(super) lanes: Vec<LaneState>,
-    pub(super) links: Vec<Link>,
+    pub(super) links: Vec<Link<L>>,
     /// The first lane of each rank, and the number of lanes.
     pub(super) first: Vec<u32>,
     /// Messages per round.
     pub(super) messages: u64,
 }
 
-impl Net {
+impl<L: Default> Net<L> {
     /// Pairs what is sent with what is received.
     pub(super) fn new(plans: &[Plan]) -> Result<Self, Box<Refusal>> {
         let mut net = Self { lanes: Vec::new(), links: Vec::new(), first: vec![0], messages: 0 };
@@ -139,7 +100,7 @@ impl Net {
         }
         let (receives, sends) = (Peers::new(receives), Peers::new(sends));
         let (rank, index) = (rank as u32, index as u8);
-        self.lanes.push(LaneState { rank, index, round: 0, step: 0, hops: 0, receives, sends });
+        self.lanes.push(LaneState { rank, index, round: 0, step: 0, receives, sends });
     }
 
     fn connect(&mut self, plans: &[Plan]) -> Result<(), Box<Refusal>> {
@@ -154,7 +115,7 @@ impl Net {
                     self.blame(plans, sender, |to, _| to.contains(&peer), problem)
                 })?;
                 self.lanes[sender].sends.links[at].1 = number;
-                self.links.push(Link::new(sender as u32, consumer));
+                self.links.push(Link { producer: sender as u32, consumer, state: L::default() });
             }
         }
         self.all_paired(plans)?;
@@ -226,6 +187,11 @@ impl Net {
             }
         }
         Ok(())
+    }
+
+    /// The lane with number `index` of the rank of `lane`.
+    pub(super) fn sibling(&self, lane: usize, index: u8) -> usize {
+        self.first[self.lanes[lane].rank as usize] as usize + usize::from(index)
     }
 
     /// Refuses the last step of `lane` that does such a thing.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::plan::step::Plan;
+use super::step::Plan;
 
 /// Why a plan was refused: who, where, what. Displays as one line.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,279 @@
+//! One run of all ranks' plans on a clock.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+
+use super::machine::Machine;
+use super::ps;
+use crate::plan::net::{LaneState, Net};
+use crate::plan::refusal::Refusal;
+use crate::plan::step::{Plan, Source, Step};
+use crate::topology::Cost;
+
+/// Picoseconds.
+type Time = u64;
+
+/// What is on its way over a link.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flow {
+    /// When each waiting message arrives, and whether it is lent.
+    messages: VecDeque<(Time, bool)>,
+    /// When each place that was given back is known to the sender.
+    credits: VecDeque<Time>,
+    /// How many places have been used.
+    used: u32,
+    /// When the link has carried all that was sent.
+    free: Time,
+}
+
+/// A run under way.
+pub(super) struct Run<'a, F> {
+    plans: &'a [Plan],
+    machine: &'a Machine<F>,
+    /// Bytes of a block in one round, and the number of rounds.
+    block: u64,
+    rounds: u64,
+    net: Net<Flow>,
+    /// When each lane has done its last step.
+    lanes: Vec<Time>,
+    tokens: BTreeMap<(usize, usize), VecDeque<Time>>,
+    /// When each rank's core and each host's memory and network (out, in) are free.
+    cores: Vec<Time>,
+    core_of: Vec<u32>,
+    memories: Vec<Time>,
+    networks: Vec<[Time; 2]>,
+    /// Lanes that may go on, by when; and when each of them is next to be tried.
+    ready: BinaryHeap<Reverse<(Time, u32)>>,
+    next: Vec<Time>,
+    /// When each round is done by all, and when all is done.
+    done: Vec<Time>,
+    end: Time,
+}
+
+impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
+    pub(super) fn new(
+        plans: &'a [Plan],
+        machine: &'a Machine<F>,
+        block: u64,
+        rounds: u64,
+    ) -> Result<Self, Box<Refusal>> {
+        let net = Net::new(plans)?;
+        let ranks = plans.len();
+        let mut on_host = vec![0u32; ranks];
+        let core_of = (0..ranks).map(|rank| {
+            let host = machine.topology.host(rank);
+            let number = on_host[host] % machine.host.cores.max(1);
+            on_host[host] += 1;
+            number * ranks as u32 + host as u32
+        });
+        let core_of: Vec<u32> = core_of.collect();
+        let cores = core_of.iter().max().map_or(0, |&core| core as usize + 1);
+        Ok(Self {
+            plans,
+            machine,
+            block,
+            rounds,
+            lanes: vec![0; net.lanes.len()],
+            tokens: BTreeMap::new(),
+            cores: vec![0; cores],
+            core_of,
+            memories: vec![0; ranks],
+            networks: vec![[0; 2]; ranks],
+            ready: (0..net.lanes.len() as u32).map(|lane| Reverse((0, lane))).collect(),
+            next: vec![0; net.lanes.len()],
+            done: vec![0; rounds as usize],
+            end: 0,
+            net,
+        })
+    }
+
+    /// When the last rank is done, and how long after the round before the last round was done.
+    pub(super) fn run(mut self) -> Result<(Time, Time), Box<Refusal>> {
+        while let Some(Reverse((now, lane))) = self.ready.pop() {
+            if self.next[lane as usize] == now {
+                self.next[lane as usize] = Time::MAX;
+                self.advance(lane as usize, now);
+            }
+        }
+        let stuck = self.net.lanes.iter().find(|lane| {
+            let steps = &self.plans[lane.rank as usize].lanes[usize::from(lane.index)].steps;
+            u64::from(lane.round) < self.rounds && !steps.is_empty()
+        });
+        match stuck {
+            Some(lane) => {
+                let (rank, index, step) = (lane.rank as usize, lane.index.into(), lane.step as usize);
+                Err(Refusal::step(self.plans, rank, index, step, "it waits forever"))
+            }
+            None => {
+                let before = self.done.iter().rev().nth(1).copied().unwrap_or(0);
+                Ok((self.end, self.done.last().copied().unwrap_or(0).saturating_sub(before)))
+            }
+        }
+    }
+
+    /// Tries a lane at `when`, unless it is tried before: then it finds out itself.
+    fn wake(&mut self, lane: u32, when: Time) {
+        let next = &mut self.next[lane as usize];
+        if when < *next {
+            *next = when;
+            self.ready.push(Reverse((when, lane)));
+        }
+    }
+
+    /// Tries the next step of a lane, which can begin at `now` at the earliest.
+    fn advance(&mut self, lane: usize, now: Time) {
+        let LaneState { rank, index, round, step, .. } = self.net.lanes[lane];
+        let steps = &self.plans[rank as usize].lanes[usize::from(index)].steps;
+        if u64::from(round) == self.rounds || steps.is_empty() {
+            return;
+        }
+        let Some(start) = self.start(lane, &steps[step as usize]) else { return };
+        if start > now {
+            // Others may come first to what it shares.
+            self.wake(lane as u32, start);
+            return;
+        }
+        let end = self.execute(lane, &steps[step as usize], start);
+        self.lanes[lane] = end;
+        self.end = self.end.max(end);
+        let state = &mut self.net.lanes[lane];
+        state.step += 1;
+        if state.step as usize == steps.len() {
+            let done = &mut self.done[state.round as usize];
+            *done = end.max(*done);
+            (state.step, state.round) = (0, state.round + 1);
+        }
+        self.wake(lane as u32, end);
+    }
+
+    /// When a step can begin, as far as its messages, its credit and its core are concerned; nothing
+    /// while that is not known.
+    fn start(&mut self, lane: usize, step: &Step) -> Option<Time> {
+        let mut start = self.lanes[lane].max(self.cores[self.core(lane)]);
+        match step {
+            Step::Post(_) => {}
+            Step::Join(from) => {
+                let tokens = self.tokens.get(&(self.net.sibling(lane, *from), lane))?;
+                start = start.max(*tokens.front()?);
+            }
+            Step::Move { sources, to, .. } => {
+                let Net { lanes, links, .. } = &mut self.net;
+                let state = &mut lanes[lane];
+                for source in sources {
+                    if let Source::From(peer) = *source {
+                        let link = &links[state.receives.link(peer)].state;
+                        start = start.max(link.messages.front()?.0);
+                    }
+                }
+                for &peer in to {
+                    let link = &links[state.sends.link(peer)].state;
+                    if link.used == self.machine.credit {
+                        start = start.max(*link.credits.front()?);
+                    }
+                }
+            }
+        }
+        Some(start)
+    }
+
+    fn core(&self, lane: usize) -> usize {
+        self.core_of[self.net.lanes[lane].rank as usize] as usize
+    }
+
+    /// Does a step; says when it is done.
+    fn execute(&mut self, lane: usize, step: &Step, start: Time) -> Time {
+        let core = self.core(lane);
+        let begun = start + self.machine.core.ps_to_begin();
+        let end = match step {
+            Step::Post(to) => {
+                let to = self.net.sibling(lane, *to);
+                self.tokens.entry((lane, to)).or_default().push_back(begun);
+                self.wake(to as u32, begun);
+                begun
+            }
+            Step::Join(from) => {
+                let from = self.net.sibling(lane, *from);
+                self.tokens.get_mut(&(from, lane)).and_then(VecDeque::pop_front);
+                begun
+            }
+            Step::Move { sources, to, into, finish } => {
+                let plain = into.is_none() && !finish && matches!(sources.as_slice(), [Source::Local(_)]);
+                let rank = self.net.lanes[lane].rank as usize;
+                let lent = plain && self.machine.lends && self.plans[rank].lends;
+                let bytes = self.block * step.extent().map_or(0, |span| u64::from(span.count));
+                let outputs = u64::from(into.is_some()) + if lent { 0 } else { to.len() as u64 };
+                let end = self.work(rank, begun, bytes, sources.len() as u64, outputs);
+                self.take(lane, sources, end);
+                to.iter().for_each(|&peer| self.send(lane, peer, end, bytes, lent));
+                end
+            }
+        };
+        self.cores[core] = end;
+        end
+    }
+
+    /// When a step that began to work is done, given its operands and outputs.
+    fn work(&mut self, rank: usize, begun: Time, bytes: u64, sources: u64, outputs: u64) -> Time {
+        if outputs == 0 {
+            return begun;
+        }
+        // A reduction stores its first output on the way.
+        let copies = if sources > 1 { outputs - 1 } else { outputs };
+        let core = &self.machine.core;
+        let done =
+            begun + ps((sources - 1) * bytes, core.reduce_per_us) + ps(copies * bytes, core.copy_per_us);
+        let memory = &mut self.memories[self.machine.topology.host(rank)];
+        *memory = begun.max(*memory) + ps((sources + outputs) * bytes, self.machine.host.memory_per_us);
+        done.max(*memory)
+    }
+
+    /// Takes a step's messages and gives their places back.
+    fn take(&mut self, lane: usize, sources: &[Source], end: Time) {
+        for source in sources {
+            let Source::From(peer) = *source else { continue };
+            let number = self.net.lanes[lane].receives.link(peer);
+            let back = end + self.latency(peer as usize, self.net.lanes[lane].rank as usize);
+            let link = &mut self.net.links[number];
+            if let Some((_, lent)) = link.state.messages.pop_front() {
+                link.state.credits.push_back(back);
+                let producer = link.producer;
+                self.wake(producer, back);
+                // The sender's call does not return before.
+                self.end = self.end.max(if lent { back } else { 0 });
+            }
+        }
+    }
+
+    fn send(&mut self, lane: usize, peer: u32, end: Time, bytes: u64, lent: bool) {
+        let (from, to) = (self.net.lanes[lane].rank as usize, peer as usize);
+        let cost = (self.machine.cost)(from, to);
+        let number = self.net.lanes[lane].sends.link(peer);
+        let link = &mut self.net.links[number];
+        let mut sent = end.max(link.state.free);
+        if !self.machine.topology.together(from, to) {
+            let host = |rank| self.machine.topology.host(rank);
+            let busy = ps(bytes, self.machine.host.network_per_us);
+            for (host, side) in [(host(from), 0), (host(to), 1)] {
+                // The network passes on what comes while more of it comes.
+                let free = &mut self.networks[host][side];
+                sent = sent.max(*free);
+                *free = end.max(*free) + busy;
+            }
+        }
+        // What is lent is not carried: the receiver fetches it.
+        sent += if lent { 0 } else { ps(bytes, cost.bytes_per_us) };
+        let arrives = sent + Time::from(cost.latency_ns) * 1000;
+        link.state.free = sent;
+        link.state.messages.push_back((arrives, lent));
+        match link.state.used < self.machine.credit {
+            true => link.state.used += 1,
+            false => _ = link.state.credits.pop_front(),
+        }
+        let consumer = link.consumer;
+        self.wake(consumer, arrives);
+    }
+
+    fn latency(&self, from: usize, to: usize) -> Time {
+        Time::from((self.machine.cost)(from, to).latency_ns) * 1000
+    }
+}

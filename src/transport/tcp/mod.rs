@@ -1,0 +1,295 @@
+//! Ranks that a network connects.
+//!
+//! One stream carries frames both ways; nothing blocks. What the socket does not take at once goes out at
+//! later calls of any method. A lent message is written from where it lies; a received one is read into
+//! the buffer in which it is lent to the reader. The kernel's own buffers give credit beyond what is
+//! counted here, and its flow control takes it back.
+
+mod frame;
+mod incoming;
+mod outgoing;
+mod room;
+
+use std::cell::{Cell, RefCell};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, Shutdown, send, shutdown};
+
+use self::frame::Frame;
+use self::incoming::{Incoming, Over};
+use self::outgoing::Outgoing;
+use super::{Limits, Link, Meeting, Message, Reason, Tag, Transport, Watch, not_reserved, too_long};
+use crate::bootstrap::{self, Node};
+use crate::error::{Error, Kind, Result};
+use crate::memory::View;
+use crate::topology::Cost;
+
+/// The most payload bytes of a message. Calls of this size were the fastest on loopback, by far where
+/// messages are large (a plain exchange of 1 MiB: 198 us at 448 KiB, 171 at 512, 375 at 640).
+const SLOT: usize = 512 << 10;
+/// How many messages may wait in this process to be written.
+const CREDIT: usize = 4;
+
+/// Within a host; nominal.
+const LOOPBACK: Cost = Cost { latency_ns: 5_000, bytes_per_us: 4_000 };
+/// Between hosts; nominal.
+const NETWORK: Cost = Cost { latency_ns: 20_000, bytes_per_us: 1_000 };
+
+/// Connects ranks by TCP.
+#[derive(Debug, Default)]
+pub struct Tcp;
+
+impl Transport for Tcp {
+    fn name(&self) -> &'static str {
+        "tcp"
+    }
+
+    fn reach(&self, me: &Node, peer: &Node) -> Result<Cost, Reason> {
+        if me.tcp.is_empty() || peer.tcp.is_empty() {
+            return Err("no TCP door was opened".into());
+        }
+        if me.shares_loopback(peer) {
+            return Ok(LOOPBACK);
+        }
+        let beyond = |node: &Node| node.tcp.iter().any(|address| !address.ip().is_loopback());
+        if !beyond(me) || !beyond(peer) {
+            return Err("its TCP door opens to its own host only".into());
+        }
+        Ok(NETWORK)
+    }
+
+    fn slot(&self) -> usize {
+        SLOT
+    }
+
+    fn tcp_doors(&self) -> bootstrap::Tcp {
+        bootstrap::Tcp::BetweenHosts
+    }
+
+    fn connect(&self, meeting: &Meeting<'_>) -> Result<Box<dyn Link>> {
+        link_over(meeting.door.tcp(meeting)?)
+    }
+}
+
+/// One end of a link over a connection; the peer makes the other.
+///
+/// # Errors
+/// [`Kind::System`] where the connection cannot be prepared.
+pub fn link_over(stream: TcpStream) -> Result<Box<dyn Link>> {
+    let prepared = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
+    prepared.map_err(|cause| Error::system("preparing a TCP connection", cause))?;
+    let (incoming, outgoing) = (RefCell::new(Incoming::new()), RefCell::new(Outgoing::new()));
+    let (broken, failed) = (RefCell::new(None), Cell::new(false));
+    Ok(Box::new(TcpLink { stream, incoming, outgoing, broken, failed }))
+}
+
+struct TcpLink {
+    stream: TcpStream,
+    incoming: RefCell<Incoming>,
+    outgoing: RefCell<Outgoing>,
+    /// Why nothing can be written any more.
+    broken: RefCell<Option<Error>>,
+    /// Whether this side is done because of an error.
+    failed: Cell<bool>,
+}
+
+// SAFETY: the addresses in `outgoing` are of its own places, or of memory that its lender keeps valid on
+// whatever thread; a link is used by one thread at a time.
+unsafe impl Send for TcpLink {}
+
+impl TcpLink {
+    /// Writes what waits, as far as the socket takes it.
+    fn flush(&self) -> Result<()> {
+        if let Some(error) = &*self.broken.borrow() {
+            return Err(error.clone());
+        }
+        let mut outgoing = self.outgoing.borrow_mut();
+        if outgoing.is_empty() {
+            return Ok(());
+        }
+        outgoing.flush(self.stream.as_fd()).map_err(|errno| {
+            outgoing.clear();
+            let error = self.lost(errno);
+            self.broken.borrow_mut().get_or_insert(error).clone()
+        })
+    }
+
+    /// Reads what has come, until a message is whole.
+    fn fill(&self) -> Result<()> {
+        let filled = self.incoming.borrow_mut().fill(self.stream.as_fd());
+        filled.map_err(|errno| Error::system("reading from a TCP connection", errno))
+    }
+
+    /// Whether one more message has a place here; an error where none will ever be free again.
+    fn has_place(&self) -> Result<bool> {
+        self.still_here()?;
+        if self.outgoing.borrow().has_place() {
+            return Ok(true);
+        }
+        self.flush()?;
+        let has = self.outgoing.borrow().has_place();
+        if !has {
+            self.alive()?;
+        }
+        Ok(has)
+    }
+
+    fn still_here(&self) -> Result<()> {
+        match self.failed.get() {
+            true => Err(Error::new(Kind::PeerLost, "this rank has left the communicator after an error")),
+            false => Ok(()),
+        }
+    }
+
+    /// What to say when writing failed: what the peer said last, if it said why.
+    fn lost(&self, errno: Errno) -> Error {
+        match errno {
+            Errno::PIPE | Errno::CONNRESET | Errno::TIMEDOUT => {
+                let _ = self.fill();
+                over(self.incoming.borrow().over().unwrap_or(Over::Cut))
+            }
+            errno => Error::system("writing to a TCP connection", errno),
+        }
+    }
+
+    /// Sends a last frame, if it can be sent now.
+    fn say_last(&self, kind: frame::Kind) {
+        let whole = self.outgoing.borrow_mut().clear();
+        if whole {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            let _ = send(&self.stream, &Frame::last(kind).encode(), flags);
+        }
+    }
+}
+
+fn over(over: Over) -> Error {
+    let text = match over {
+        Over::Left => "it has left the communicator",
+        Over::Failed => "it left the communicator after an error of its own",
+        Over::Cut => "its TCP connection ended without a word: see whether it still runs",
+        Over::Nonsense => return Error::new(Kind::Refused, "it sent what no rank sends"),
+    };
+    Error::new(Kind::PeerLost, text)
+}
+
+fn check(len: usize) -> Result<()> {
+    if len > SLOT { Err(too_long(len, SLOT)) } else { Ok(()) }
+}
+
+impl Link for TcpLink {
+    fn limits(&self) -> Limits {
+        Limits { slot: SLOT, credit: CREDIT, lends: true }
+    }
+
+    fn reserve(&self, len: usize) -> Result<Option<View<'_>>> {
+        check(len)?;
+        if !self.has_place()? {
+            return Ok(None);
+        }
+        let start = self.outgoing.borrow_mut().reserve(len);
+        // SAFETY: `len` bytes of a free place, which stays where it is as long as `self`.
+        Ok(Some(unsafe { View::from_raw(start, len) }))
+    }
+
+    fn commit(&self, len: usize, tag: &Tag) -> Result<()> {
+        if !self.outgoing.borrow_mut().commit(len, tag) {
+            return Err(not_reserved(len));
+        }
+        self.flush()
+    }
+
+    fn peek(&self) -> Result<Option<Message<'_>>> {
+        self.still_here()?;
+        // What came before the connection broke still counts.
+        let flushed = self.flush();
+        self.fill()?;
+        let incoming = self.incoming.borrow();
+        match (incoming.whole(), incoming.over()) {
+            (Some((frame, payload)), _) => {
+                // SAFETY: a whole payload, which stays where it is until it is released.
+                let payload = unsafe { View::from_raw(payload, frame.len) };
+                Ok(Some(Message { digest: frame.tag.digest, payload }))
+            }
+            (None, Some(why)) => Err(over(why)),
+            (None, None) => flushed.map(|()| None),
+        }
+    }
+
+    fn body(&self) -> [u64; 4] {
+        self.incoming.borrow().whole().map(|(frame, _)| frame.tag.body).unwrap_or_default()
+    }
+
+    fn release(&self) -> Result<()> {
+        match self.incoming.borrow_mut().release() {
+            true => Ok(()),
+            false => Err(Error::usage("release without peek")),
+        }
+    }
+
+    fn lend(&self, pieces: &[View<'_>], tag: &Tag) -> Result<bool> {
+        let len = pieces.iter().map(|piece| piece.len()).sum();
+        check(len)?;
+        if !self.has_place()? {
+            return Ok(false);
+        }
+        // What was received here is overwritten as soon as it is released, sent or not.
+        let received = |piece: &View<'_>| self.incoming.borrow().holds(piece.as_ptr());
+        if pieces.iter().any(received) {
+            let mut place = self.outgoing.borrow_mut().reserve(len);
+            for piece in pieces {
+                // SAFETY: the places hold a slot's bytes and overlap nothing that is read.
+                unsafe { std::ptr::copy_nonoverlapping(piece.as_ptr(), place, piece.len()) };
+                place = place.wrapping_add(piece.len());
+            }
+            return self.commit(len, tag).map(|()| true);
+        }
+        self.outgoing.borrow_mut().lend(pieces, len, tag);
+        self.flush().map(|()| true)
+    }
+
+    fn settled(&self) -> Result<bool> {
+        self.flush()?;
+        Ok(self.outgoing.borrow().is_empty())
+    }
+
+    fn alive(&self) -> Result<()> {
+        let mut fds = [PollFd::new(&self.stream, PollFlags::RDHUP)];
+        let now = Timespec::try_from(Duration::ZERO).expect("zero is a time");
+        let hung_up = poll(&mut fds, Some(&now)).is_ok_and(|stirred| stirred > 0);
+        if hung_up && !self.failed.get() {
+            // All that it sent is here by now; the last of it may say why it left.
+            self.fill()?;
+        }
+        match self.incoming.borrow().over() {
+            Some(why) => Err(over(why)),
+            None if hung_up => Err(over(Over::Cut)),
+            None => Ok(()),
+        }
+    }
+
+    fn watch(&self) -> Option<Watch> {
+        // Who sleeps for another link still gets this one's messages out. What fails here is said again
+        // by the next call.
+        let _ = self.flush();
+        Some(Watch { fd: self.stream.as_raw_fd(), write: !self.outgoing.borrow().is_empty() })
+    }
+
+    fn fail(&self) {
+        if !self.failed.replace(true) {
+            self.say_last(frame::Kind::Failed);
+            let _ = shutdown(&self.stream, Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for TcpLink {
+    fn drop(&mut self) {
+        if !self.failed.get() {
+            self.say_last(frame::Kind::Left);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Messages on their way out.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::os::fd::BorrowedFd;
+use std::slice;
+
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
+
+use super::frame::{ALIGN, Frame, HEAD};
+use super::room::Room;
+use super::{CREDIT, SLOT};
+use crate::memory::View;
+use crate::transport::Tag;
+
+/// Where a place's payload begins: on a cache line, with the frame's head right before it.
+const PAYLOAD: usize = 64;
+/// The most stretches of memory that one system call takes.
+const STRETCHES: usize = 16;
+
+/// Frames that are not written yet, and the places in which messages are made.
+///
+/// A frame is a run of chunks: of one place (head, payload and padding side by side), or, if lent, of a
+/// place's head, the lender's memory and padding from elsewhere. A place is free again once its frame's
+/// last chunk has been written.
+pub(super) struct Outgoing {
+    places: [Room; CREDIT],
+    /// Frames `written..made` are in the queue; frame i uses place i modulo CREDIT.
+    made: usize,
+    written: usize,
+    queue: VecDeque<Chunk>,
+    /// The length that was reserved.
+    reserved: Option<usize>,
+}
+
+/// Bytes that go out next.
+struct Chunk {
+    start: *const u8,
+    len: usize,
+    /// Whether a frame ends with it.
+    last: bool,
+}
+
+impl Outgoing {
+    pub(super) fn new() -> Self {
+        Self {
+            places: std::array::from_fn(|_| Room::new(PAYLOAD + SLOT)),
+            made: 0,
+            written: 0,
+            queue: VecDeque::new(),
+            reserved: None,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Whether one more message has a place.
+    pub(super) fn has_place(&self) -> bool {
+        self.made - self.written < CREDIT
+    }
+
+    /// Where to write the next message.
+    pub(super) fn reserve(&mut self, len: usize) -> *mut u8 {
+        self.reserved = Some(len);
+        self.place().at(PAYLOAD)
+    }
+
+    /// Queues the message that was written there; false where none of that length was reserved.
+    pub(super) fn commit(&mut self, len: usize, tag: &Tag) -> bool {
+        if self.reserved.take() != Some(len) {
+            return false;
+        }
+        let frame = Frame::message(len, tag);
+        let start = self.write_head(&frame);
+        self.queue.push_back(Chunk { start, len: frame.total(), last: true });
+        self.made += 1;
+        true
+    }
+
+    /// Queues a message where it lies.
+    pub(super) fn lend(&mut self, pieces: &[View<'_>], len: usize, tag: &Tag) {
+        self.reserved = None;
+        let frame = Frame::message(len, tag);
+        let head = self.write_head(&frame);
+        self.queue.push_back(Chunk { start: head, len: HEAD, last: false });
+        for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
+            self.queue.push_back(Chunk { start: piece.as_ptr(), len: piece.len(), last: false });
+        }
+        if frame.padding() > 0 {
+            let zeros: &'static [u8; ALIGN] = &[0; ALIGN];
+            self.queue.push_back(Chunk { start: zeros.as_ptr(), len: frame.padding(), last: false });
+        }
+        self.queue.back_mut().expect("the head is there").last = true;
+        self.made += 1;
+    }
+
+    fn place(&self) -> &Room {
+        debug_assert!(self.has_place());
+        &self.places[self.made % CREDIT]
+    }
+
+    /// Writes the head of the next frame into its place, and says where.
+    fn write_head(&self, frame: &Frame) -> *const u8 {
+        let head = self.place().at(PAYLOAD - HEAD);
+        // SAFETY: the head's bytes of a free place, that nobody else looks at.
+        unsafe { head.cast::<[u8; HEAD]>().write_unaligned(frame.encode()) };
+        head
+    }
+
+    /// Forgets what was not written. Whether the peer got nothing but whole frames.
+    pub(super) fn clear(&mut self) -> bool {
+        // A frame that was begun is shorter than frames are, or begins elsewhere than they do.
+        let begun = self.queue.front().is_some_and(|chunk| !self.begins_frame(chunk));
+        self.queue.clear();
+        (self.made, self.written, self.reserved) = (0, 0, None);
+        !begun
+    }
+
+    fn begins_frame(&self, chunk: &Chunk) -> bool {
+        std::ptr::eq(chunk.start, self.places[self.written % CREDIT].at(PAYLOAD - HEAD))
+    }
+
+    /// Writes as much as the socket takes.
+    pub(super) fn flush(&mut self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
+        while !self.queue.is_empty() {
+            match self.write(socket) {
+                Ok(count) => self.advance(count),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(errno) => return Err(errno),
+            }
+        }
+        // Begin again with the place that is warm.
+        (self.made, self.written) = (0, 0);
+        Ok(())
+    }
+
+    fn write(&self, socket: BorrowedFd<'_>) -> Result<usize, Errno> {
+        const FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+        let mut stretches = [IoSlice::new(&[]); STRETCHES];
+        let count = self.queue.len().min(STRETCHES);
+        for (stretch, chunk) in stretches.iter_mut().zip(&self.queue) {
+            // SAFETY: a place that is not free, bytes of the program, or memory that its lender keeps as
+            // it is until it is settled, which it is not while it is in the queue.
+            *stretch = IoSlice::new(unsafe { slice::from_raw_parts(chunk.start, chunk.len) });
+        }
+        match count {
+            1 => send(socket, &stretches[0], FLAGS),
+            _ => sendmsg(socket, &stretches[..count], &mut SendAncillaryBuffer::default(), FLAGS),
+        }
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while let Some(chunk) = self.queue.front_mut() {
+            if count < chunk.len {
+                chunk.start = chunk.start.wrapping_add(count);
+                chunk.len -= count;
+                return;
+            }
+            count -= chunk.len;
+            self.written += usize::from(chunk.last);
+            self.queue.pop_front();
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What is peculiar to links over a stream: TCP.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+
+use kolo::Kind as ErrorKind;
+use kolo::memory::{Bell, View};
+use kolo::transport::tcp;
+
+use crate::end::{End, bytes, eventually, read, send, tag, take};
+use crate::kinds::{Kind, Tcp};
+
+/// A link, and the bare connection at its other end.
+fn with_bare_peer() -> (End, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let link = tcp::link_over(listener.accept().unwrap().0).unwrap();
+    (End { link, bell: Bell::new().unwrap() }, peer)
+}
+
+/// What a link sends for one message.
+fn recorded(payload: &[u8]) -> Vec<u8> {
+    let (end, mut peer) = with_bare_peer();
+    assert!(end.try_send(payload, &tag(7)).unwrap());
+    let mut frame = vec![0; 48 + payload.len().next_multiple_of(16)];
+    peer.read_exact(&mut frame).unwrap();
+    frame
+}
+
+#[test]
+fn a_reader_who_does_not_read_holds_the_writer_up() {
+    let ends = Tcp::pair();
+    let [a, b] = &ends;
+    let slot = a.link.limits().slot;
+    let mut sent = 0;
+    while a.try_send(&bytes(sent, slot), &tag(sent)).unwrap() {
+        sent += 1;
+        assert!(sent < 1000, "nothing bounds what waits");
+    }
+    assert!(sent >= a.link.limits().credit as u64);
+    assert!(!a.link.settled().unwrap() && a.link.watch().unwrap().write);
+    for number in 0..sent {
+        let message = take(&ends, 1);
+        assert!(message.bytes == bytes(number, slot) && message.tag == tag(number));
+    }
+    assert!(a.link.settled().unwrap() && !a.link.watch().unwrap().write);
+    assert!(b.link.peek().unwrap().is_none());
+}
+
+#[test]
+fn lent_messages_cross_from_where_they_lie() {
+    let ends = Tcp::pair();
+    let [a, b] = &ends;
+    let source = bytes(5, 500_000);
+    let (front, back) = source.split_at(77);
+    let cuts: [&[&[u8]]; 6] = [&[&source], &[front, back], &[front, &[], back], &[&[]], &[], &[&source[..1]]];
+    let mut lent = 0;
+    while a.link.lend(&cuts[lent % 6].iter().map(|cut| View::read(cut)).collect::<Vec<_>>(), &tag(1)).unwrap()
+    {
+        lent += 1;
+        assert!(lent < 1000, "nothing bounds what is lent");
+    }
+    assert!(!a.link.settled().unwrap());
+    for number in 0..lent {
+        assert!(take(&ends, 1).bytes == cuts[number % 6].concat());
+    }
+    assert!(a.link.settled().unwrap());
+    assert!(b.link.peek().unwrap().is_none());
+}
+
+#[test]
+fn a_message_of_very_many_pieces_crosses() {
+    let ends = Tcp::pair();
+    let source = bytes(3, 5000);
+    let pieces: Vec<_> = source.chunks(3).map(View::read).collect();
+    assert!(ends[0].link.lend(&pieces, &tag(1)).unwrap());
+    assert_eq!(take(&ends, 1).bytes, source);
+}
+
+#[test]
+fn a_received_message_may_be_passed_on_and_released_at_once() {
+    let ends = Tcp::pair();
+    for number in 0..20 {
+        send(&ends, 0, &bytes(number, 100_000), &tag(number));
+        let message = eventually(&ends, || ends[1].link.peek());
+        assert_eq!(message.payload.as_ptr() as usize % 16, 0);
+        eventually(&ends, || Ok(ends[1].link.lend(&[message.payload], &tag(number))?.then_some(())));
+        ends[1].link.release().unwrap();
+        send(&ends, 0, &bytes(!number, 100_000), &tag(number));
+        assert!(take(&ends, 0).bytes == bytes(number, 100_000));
+        take(&ends, 1);
+    }
+}
+
+#[test]
+fn whatever_the_cut_messages_come_whole() {
+    let frames: Vec<Vec<u8>> = [0, 1, 16, 100].map(|len| recorded(&bytes(len as u64, len))).into();
+    let stream = frames.concat();
+    for step in [1, 7, 47, 48, 49, 64] {
+        let (end, mut peer) = with_bare_peer();
+        let mut come = Vec::new();
+        for piece in stream.chunks(step) {
+            peer.write_all(piece).unwrap();
+            while let Some(taken) = end.try_take().unwrap() {
+                come.push(taken);
+            }
+        }
+        while come.len() < 4 {
+            come.extend(end.try_take().unwrap());
+        }
+        for (taken, len) in come.iter().zip([0, 1, 16, 100]) {
+            assert_eq!((&taken.bytes, taken.tag), (&bytes(len as u64, len), tag(7)));
+        }
+    }
+}
+
+#[test]
+fn what_no_rank_sends_is_refused() {
+    let frame = recorded(b"payload");
+    for (at, byte) in [(0, 9), (3, 1), (6, 8), (7, 0xff)] {
+        let mut garbled = frame.clone();
+        garbled[at] = byte;
+        let (end, mut peer) = with_bare_peer();
+        peer.write_all(&garbled).unwrap();
+        let error = loop {
+            match end.link.peek() {
+                Ok(message) => assert!(message.is_none(), "byte {at}"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::Refused);
+    }
+}
+
+#[test]
+fn a_connection_that_ends_in_a_message_is_a_loss() {
+    let frame = recorded(&bytes(1, 1000));
+    for len in [0, 1, 47, 48, 500, frame.len() - 1] {
+        let (end, mut peer) = with_bare_peer();
+        peer.write_all(&frame[..len]).unwrap();
+        peer.shutdown(Shutdown::Write).unwrap();
+        let (taken, error) = end.wait_for_loss();
+        assert!(taken.is_empty());
+        assert_eq!(error.kind(), ErrorKind::PeerLost);
+        assert!(error.to_string().contains("without a word"), "{error}");
+    }
+}
+
+#[test]
+fn who_fails_in_a_message_sends_nothing_that_could_be_taken_for_one() {
+    let ends = Tcp::pair();
+    let [a, b] = &ends;
+    let long = bytes(1, a.link.limits().slot);
+    let mut sent = 0;
+    while a.link.lend(&[View::read(&long)], &tag(1)).unwrap() {
+        sent += 1;
+    }
+    a.link.fail();
+    assert!(a.link.settled().unwrap(), "nothing is read any more");
+    assert_eq!(a.link.peek().unwrap_err().kind(), ErrorKind::PeerLost);
+    let (taken, error) = b.wait_for_loss();
+    assert!(taken.len() < sent && taken.iter().all(|taken| taken.bytes == long));
+    assert_eq!(error.kind(), ErrorKind::PeerLost);
+}
+
+#[test]
+fn what_came_before_a_loss_is_read_after_a_failed_write() {
+    let [a, b] = Tcp::pair();
+    assert!(b.try_send(b"last words", &tag(1)).unwrap());
+    drop(b);
+    let lost = (0..).find_map(|_| a.try_send(&[0; 1000], &tag(2)).err()).unwrap();
+    assert_eq!(lost.kind(), ErrorKind::PeerLost);
+    assert!(a.link.settled().is_err(), "what was not written is not forgotten");
+    let message = a.link.peek().unwrap().expect("it came before");
+    assert_eq!(read(message.payload), b"last words");
+    a.link.release().unwrap();
+    assert!(a.link.peek().unwrap_err().to_string().contains("it has left"));
+}

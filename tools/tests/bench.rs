@@ -1,0 +1,157 @@
+//! `kolo bench` end to end: its table, its JSON, its plots, and a check that can fail.
+
+mod support;
+
+use serde_json::Value;
+use support::{finish, folder, kolo};
+
+/// Runs a short benchmark with `--check` and `--json`, and returns what it reports.
+fn report(name: &str, arguments: &[&str]) -> Value {
+    let file = folder(name).join("report.json");
+    let file = file.to_str().expect("a path in UTF-8");
+    let common = ["--check", "--iters", "2", "--warmup", "1", "--json", file];
+    let (code, out, err) = finish(&mut kolo([&["bench"], arguments, &common].concat()));
+    assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}: {out}");
+    let text = std::fs::read_to_string(file).expect("no report");
+    serde_json::from_str(&text).expect("no JSON")
+}
+
+fn wrong(report: &Value) -> u64 {
+    let rows = report["rows"].as_array().expect("rows");
+    assert!(!rows.is_empty());
+    let forms = rows.iter().flat_map(|row| [&row["out_of_place"], &row["in_place"]]);
+    forms.filter(|form| !form.is_null()).map(|form| form["wrong"].as_u64().expect("it was checked")).sum()
+}
+
+#[test]
+fn the_report_has_the_form_that_it_promises() {
+    let report =
+        report("form", &["all_reduce", "-n", "3", "-t", "local", "-b", "8", "-e", "1K", "-d", "bf16"]);
+    for (key, expected) in [
+        ("format", Value::from(1)),
+        ("collective", "all_reduce".into()),
+        ("dtype", "bf16".into()),
+        ("op", "sum".into()),
+        ("root", Value::Null),
+        ("uneven", false.into()),
+        ("ranks", 3.into()),
+        ("transport", "local".into()),
+    ] {
+        assert_eq!(report[key], expected, "{key}");
+    }
+    let rows = report["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 8);
+    for (row, bytes) in rows.iter().zip((3..).map(|power| 1_u64 << power)) {
+        assert_eq!((row["bytes"].as_u64(), row["count"].as_u64()), (Some(bytes), Some(bytes / 2)));
+        assert_eq!(row["plan"]["id"].as_str().map(str::len), Some(16));
+        assert!(row["plan"]["algorithm"].is_string() && row["plan"]["predicted_us"].is_number());
+        for form in ["out_of_place", "in_place"] {
+            let number = |key: &str| row[form][key].as_f64().expect("a number");
+            assert!(number("time_us") > 0.0);
+            let ratio = number("busbw_gbps") / number("algbw_gbps");
+            assert!((ratio - 4.0 / 3.0).abs() < 1e-9, "busbw of 3 ranks is 2·2/3 of algbw: {ratio}");
+        }
+    }
+}
+
+#[test]
+fn every_collective_is_right_between_threads() {
+    for collective in [
+        "all_reduce",
+        "reduce_scatter",
+        "all_gather",
+        "broadcast",
+        "reduce",
+        "gather",
+        "scatter",
+        "all_to_all",
+        "barrier",
+        "send_recv",
+    ] {
+        for ranks in ["1", "2", "3", "5"] {
+            let arguments = [collective, "-n", ranks, "-t", "local", "--counts", "0,1,7,1000"];
+            assert_eq!(wrong(&report(&format!("local-{collective}"), &arguments)), 0, "{arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn blocks_may_differ_in_length() {
+    for collective in ["reduce_scatter", "all_gather", "gather", "scatter", "all_to_all"] {
+        let arguments = [collective, "-n", "5", "-t", "local", "--counts", "0,1,7,1000", "--uneven"];
+        let report = report(&format!("uneven-{collective}"), &arguments);
+        assert_eq!((wrong(&report), &report["uneven"]), (0, &Value::from(true)), "{collective}");
+    }
+}
+
+#[test]
+fn every_dtype_and_operator_is_right_between_threads() {
+    for dtype in ["f64", "f32", "f16", "bf16", "f8e4m3", "f8e5m2", "i8", "u16", "i32", "u64"] {
+        for op in ["sum", "prod", "min", "max", "average", "premul", "xor", "user"] {
+            if op == "xor" && dtype.contains('f') {
+                continue;
+            }
+            let arguments =
+                ["all_reduce", "-n", "3", "-t", "local", "--counts", "1,333", "-d", dtype, "-o", op];
+            assert_eq!(wrong(&report(&format!("op-{dtype}-{op}"), &arguments)), 0, "{arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn ranks_are_processes_otherwise() {
+    for collective in ["all_reduce", "all_to_all", "send_recv"] {
+        let arguments = [collective, "-n", "3", "-t", "shm", "--counts", "1,1000"];
+        assert_eq!(wrong(&report(&format!("shm-{collective}"), &arguments)), 0, "{collective}");
+    }
+}
+
+#[test]
+fn ranks_that_a_launcher_started_join() {
+    let binary = env!("CARGO_BIN_EXE_kolo");
+    let bench = ["bench", "reduce", "--root", "2", "-e", "1K", "--iters", "1", "--check"];
+    let mut command = kolo([&["run", "-n", "3", "--", binary][..], &bench].concat());
+    let (code, out, err) = finish(&mut command);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.lines().all(|line| line.starts_with("[0] ")), "only rank 0 prints: {out}");
+    assert!(out.contains("3 ranks") && out.contains("wrong elements: 0"), "{out}");
+}
+
+#[test]
+fn a_launchers_ranks_are_not_started_again() {
+    let binary = env!("CARGO_BIN_EXE_kolo");
+    let mut command = kolo(["run", "-n", "2", "--no-tag", "--", binary, "bench", "all_reduce", "-n", "3"]);
+    let (code, _, err) = finish(&mut command);
+    assert_eq!(code, 2);
+    assert!(err.contains("--ranks: the launcher started 2"), "{err}");
+}
+
+#[test]
+fn a_plot_is_well_formed() {
+    let file = folder("plot").join("all<reduce>.svg");
+    let path = file.to_str().expect("a path in UTF-8");
+    let arguments = ["bench", "all_reduce", "-t", "local", "-e", "4K", "--iters", "1", "--plot", path];
+    assert_eq!(finish(&mut kolo(arguments)).0, 0);
+    let svg = std::fs::read_to_string(file).expect("no plot");
+    let document = roxmltree::Document::parse(&svg).expect("not well-formed");
+    let count = |name: &str| {
+        document.descendants().filter(|node| node.has_tag_name(("http://www.w3.org/2000/svg", name))).count()
+    };
+    assert_eq!(count("polyline"), 4, "two forms in two panels");
+    // Ten sizes in each of them, and two in the legend.
+    assert_eq!(count("circle"), 4 * 10 + 2);
+    assert!(!svg.contains("NaN") && !svg.contains("inf"));
+}
+
+#[test]
+fn the_table_has_a_row_for_each_size() {
+    let arguments = ["bench", "all_gather", "-n", "3", "-t", "local", "-b", "8", "-e", "64", "--iters", "1"];
+    let (code, out, _) = finish(&mut kolo(arguments));
+    let sizes: Vec<&str> = out
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    // Whole blocks on three ranks; 8 bytes come to the same as 12.
+    assert_eq!((code, sizes), (0, vec!["12", "24", "36", "72"]), "{out}");
+}
