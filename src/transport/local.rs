@@ -1,6 +1,6 @@
 //! Ranks that are threads of one process.
 //!
-//! Two ranks share a [`Pair`]; each writes its own [`Side`] of it, and reads the other's. A message is
+//! Two ranks share a pair; each writes its own side of it, and reads the other's. A message is
 //! copied into its slot's room, or lent: then the slot says where its pieces lie, and the reader reads
 //! them there.
 
