@@ -4,6 +4,7 @@
 //! in each direction, with credit. To add a transport, write one file and one line of [`all`].
 
 mod fifo;
+mod lease;
 pub mod local;
 mod presence;
 pub mod shm;

@@ -276,11 +276,7 @@ impl Link for ShmLink {
     fn peek(&self) -> Result<Option<Message<'_>>> {
         let slot = self.incoming();
         if !self.reader.arrived(&slot.number) {
-            // What it sent before it left counts; so look again after the news.
-            return match self.theirs().presence.check() {
-                Err(lost) if !self.reader.arrived(&slot.number) => Err(lost),
-                _ => Ok(None),
-            };
+            return self.theirs().presence.check_after(|| self.reader.arrived(&slot.number)).map(|()| None);
         }
         let payload = slot.place(slot.len.load(Ordering::Relaxed)).ok_or_else(|| forged("a length"))?;
         Ok(Some(Message { digest: slot.digest.load(Ordering::Relaxed), payload }))
