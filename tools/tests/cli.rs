@@ -126,6 +126,28 @@ fn a_wrong_environment_gets_one_line_too() {
 }
 
 #[test]
+fn a_port_in_use_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let place = taken.local_addr().expect("an address").to_string();
+    let mut command = kolo(["bench", "all_reduce", "-e", "8"]);
+    let command = command.env("KOLO_RANK", "0").env("KOLO_SIZE", "2").env("KOLO_RENDEZVOUS", &place);
+    let (code, _, err) = finish(command.env("KOLO_SECRET", "sixteen bytes or more"));
+    assert_eq!((code, err.lines().count()), (1, 1), "{err}");
+    assert!(err.contains(&place) && err.contains("in use"), "{err}");
+}
+
+#[test]
+fn a_file_that_is_no_text_is_named_once() {
+    let file = folder("no-text").join("noise.bin");
+    let noise: Vec<u8> = (0..100_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    std::fs::write(&file, noise).expect("cannot write");
+    let path = file.to_str().expect("UTF-8");
+    let (code, _, err) = finish(&mut kolo(["train", "-n", "2", "--tp", "2", "--text", path]));
+    assert_eq!((code, err.lines().count()), (2, 1), "{err}");
+    assert!(err.contains("noise.bin"), "{err}");
+}
+
+#[test]
 fn whoever_stops_reading_ends_the_program_quietly() {
     for arguments in [
         &["plan", "show", "all_reduce", "-a", "ring", "-n", "200"][..],

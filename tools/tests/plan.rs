@@ -78,7 +78,7 @@ fn prices_name_the_algorithm_that_is_walked() {
 #[test]
 fn the_doctor_tells_people_and_programs_the_same() {
     let text =
-        finish(&mut kolo(["doctor"]).env("KOLO_TRANSPROT", "tcp").env("KOLO_SECRET", "not for everybody")).1;
+        finish(kolo(["doctor"]).env("KOLO_TRANSPROT", "tcp").env("KOLO_SECRET", "not for everybody")).1;
     let json = finish(&mut kolo(["doctor", "--json"])).1;
     let json: serde_json::Value = serde_json::from_str(&json).expect("no JSON");
     assert_eq!(json["format"], 1);
