@@ -31,7 +31,13 @@ fn installed() -> (PathBuf, PathBuf) {
     let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join("installed");
     run(Command::new(home.join("install")).arg(&prefix));
     let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    run(Command::new(cargo).current_dir(home).args(["build", "--quiet", "--release", "--package", "kolo-tools"]));
+    run(Command::new(cargo).current_dir(home).args([
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "kolo-tools",
+    ]));
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("a folder in the target directory");
     (prefix, target.join("release/kolo"))
 }
@@ -62,7 +68,8 @@ fn the_example_runs_as_four_ranks() {
     let lib = prefix.join("lib").display().to_string();
     let pc = fs::read_to_string(prefix.join("lib/pkgconfig/kolo.pc")).unwrap();
     let private = pc.lines().find_map(|line| line.strip_prefix("Libs.private: ")).unwrap();
-    let fixed: Vec<_> = [format!("{lib}/libkolo.a")].into_iter().chain(private.split(' ').map(String::from)).collect();
+    let fixed: Vec<_> =
+        [format!("{lib}/libkolo.a")].into_iter().chain(private.split(' ').map(String::from)).collect();
     let shared = [format!("-L{lib}"), "-lkolo".into(), format!("-Wl,-rpath,{lib}")];
     let ranks = RANKS.to_string();
     for program in [compile(&prefix, "static", &fixed), compile(&prefix, "shared", &shared)] {
@@ -71,7 +78,11 @@ fn the_example_runs_as_four_ranks() {
             let valgrind = ["valgrind", "--quiet", "--error-exitcode=9", "--leak-check=full"];
             let kinds = ["--show-leak-kinds=all", "--errors-for-leak-kinds=definite,indirect,possible"];
             let mut command = Command::new(&kolo);
-            all_right(&run(command.args(["run", "-n", &ranks, "--"]).args(valgrind).args(kinds).arg(&program)));
+            all_right(&run(command
+                .args(["run", "-n", &ranks, "--"])
+                .args(valgrind)
+                .args(kinds)
+                .arg(&program)));
         }
     }
     exports_only_versioned_names(&prefix);
@@ -86,7 +97,10 @@ fn exports_only_versioned_names(prefix: &Path) {
     let table = run(Command::new("objdump").arg("-T").arg(prefix.join("lib/libkolo.so")));
     let exported = table.lines().filter(|line| line.contains(" .text\t"));
     let exported: Vec<_> = exported.map(|line| line.rsplit(' ').next().unwrap()).collect();
-    assert!(table.lines().filter(|line| line.contains(" kolo_")).all(|line| line.contains("KOLO_0.1")), "{table}");
+    assert!(
+        table.lines().filter(|line| line.contains(" kolo_")).all(|line| line.contains("KOLO_0.1")),
+        "{table}"
+    );
     assert!(exported.iter().all(|name| header.contains(&format!("{name}("))), "{exported:?}");
     let declared = header.matches(" kolo_").filter(|_| true).count();
     assert!(declared >= exported.len() && exported.len() > 20, "{exported:?}");

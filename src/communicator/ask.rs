@@ -329,7 +329,7 @@ impl Ask {
 }
 
 fn same_length(call: &str, input: usize, output: usize) -> Result<()> {
-    expect(&format_args!("{call}: output"), output, input)
+    expect(format_args!("{call}: output"), output, input)
 }
 
 fn expect(what: impl std::fmt::Display, found: usize, expected: usize) -> Result<()> {

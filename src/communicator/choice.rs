@@ -79,8 +79,8 @@ pub struct Explanation {
     /// The fingerprint of this rank's fused plan; [`plan_id`](crate::plan::plan_id) makes the plan's id of
     /// all ranks' fingerprints.
     pub fingerprint: u64,
-    /// The predicted time in nanoseconds, where the price was asked: not for an algorithm that was named.
-    pub predicted_ns: Option<u64>,
+    /// The predicted time, in nanoseconds.
+    pub predicted_ns: u64,
 }
 
 /// The choices of one communicator: a table of sizes for each collective, priced when it is first called.
@@ -90,8 +90,7 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    /// The algorithm for a call of `bytes` bytes in all blocks together, by place in the list of all; and
-    /// its price, where that decided.
+    /// The algorithm for a call of `bytes` bytes in all blocks together, by place in the list of all.
     pub(super) fn pick(
         &mut self,
         kind: CollectiveKind,
@@ -99,11 +98,12 @@ impl Choice {
         needs: Needs,
         settings: &Settings,
         machine: impl FnOnce() -> Machine<Costs>,
-    ) -> Result<(u8, Option<u64>)> {
-        let needs = Needs { rank_order: kind.reduces() && (needs.rank_order || settings.deterministic), ..needs };
+    ) -> Result<u8> {
+        let needs =
+            Needs { rank_order: kind.reduces() && (needs.rank_order || settings.deterministic), ..needs };
         if let Some(forced) = settings.forced[kind as usize] {
             return match needs.met(algorithm::ALL[usize::from(forced)], kind) {
-                true => Ok((forced, None)),
+                true => Ok(forced),
                 false => Err(unfit(algorithm::ALL[usize::from(forced)], kind, needs)),
             };
         }
@@ -112,8 +112,7 @@ impl Choice {
             self.tables.push((kind, needs, Table::build(kind, &machine(), needs)));
             self.tables.len() - 1
         });
-        let row = self.tables[at].2.row(bytes as u64);
-        Ok((row.algorithm as u8, Some(row.ns)))
+        Ok(self.tables[at].2.row(bytes as u64).algorithm as u8)
     }
 }
 
@@ -122,7 +121,9 @@ fn unfit(named: &dyn Algorithm, kind: CollectiveKind, needs: Needs) -> Error {
     let able = algorithm::ALL.iter().filter(|algorithm| needs.met(**algorithm, kind));
     let able: Vec<_> = able.map(|algorithm| algorithm.name()).collect();
     let why = match needs.rank_order {
-        true => "combines in another order than the ranks', which deterministic mode and operators that do not commute ask for",
+        true => {
+            "combines in another order than the ranks', which deterministic mode and operators that do not commute ask for"
+        }
         false => "needs to know all ranks' counts, which a v-variant of this collective does not tell",
     };
     Error::usage(format!("{} {why}; for {kind} there is {}", named.name(), able.join(", ")))

@@ -12,7 +12,7 @@ use crate::engine::{Engine, Request, Ride, Route, Routine, Signature, Wait, Walk
 use crate::error::{Error, Result};
 use crate::health::Deadline;
 use crate::memory::{Bell, Scratch, View};
-use crate::plan::{CollectiveKind, Plan};
+use crate::plan::{self, Collective, CollectiveKind, Plan};
 use crate::topology::Topology;
 
 /// The ranks of a communicator.
@@ -104,7 +104,7 @@ impl Core {
             Routine::Collective(kind) => {
                 let rank_order = ask.reduction.as_ref().is_some_and(|by| !by.reducer.commutes());
                 let needs = Needs { rank_order, edge_local: ask.edges() };
-                self.choose(kind, ask.count(size) * ask.dtype.size(), needs)?.0
+                self.choose(kind, ask.count(size) * ask.dtype.size(), needs)?
             }
             Routine::PointToPoint => 0,
         };
@@ -195,15 +195,21 @@ impl Core {
     }
 
     /// What a call would walk.
-    pub(super) fn explain(&mut self, kind: CollectiveKind, bytes: usize) -> Result<Explanation> {
-        let (algorithm, predicted_ns) = self.choose(kind, bytes, Needs::default())?;
-        let routine = Routine::Collective(kind);
-        let plan = self.plan(Destination { routine, root: 0, algorithm, peers: (None, None) })?;
-        let algorithm = algorithm::ALL[usize::from(algorithm)].name();
-        Ok(Explanation { algorithm, fingerprint: plan.fingerprint(), predicted_ns })
+    pub(super) fn explain(&mut self, collective: Collective, bytes: usize) -> Result<Explanation> {
+        let index = self.choose(collective.kind, bytes, Needs::default())?;
+        let algorithm = algorithm::ALL[usize::from(index)];
+        let topology = &self.group.topology;
+        let plans = algorithm::plans(algorithm, collective, topology).expect("what was chosen has a plan");
+        let machine = self.context.machine(&self.group);
+        let predicted_ns = plan::price(&plans, &machine, bytes as u64);
+        Ok(Explanation {
+            algorithm: algorithm.name(),
+            fingerprint: plans[self.group.rank].fingerprint(),
+            predicted_ns: predicted_ns.map_err(|refusal| Error::usage(refusal.to_string()))?,
+        })
     }
 
-    fn choose(&mut self, kind: CollectiveKind, bytes: usize, needs: Needs) -> Result<(u8, Option<u64>)> {
+    fn choose(&mut self, kind: CollectiveKind, bytes: usize, needs: Needs) -> Result<u8> {
         let Self { choice, settings, context, group, .. } = self;
         choice.pick(kind, bytes, needs, settings, || context.machine(group))
     }

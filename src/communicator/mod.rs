@@ -25,7 +25,7 @@ use crate::dtype::Element;
 use crate::error::Result;
 use crate::memory::{View, as_bytes, as_bytes_mut};
 use crate::op::ReduceOp;
-use crate::plan::CollectiveKind;
+use crate::plan::{Collective, CollectiveKind};
 
 /// A group of ranks. All of them make the same calls in the same order.
 ///
@@ -110,9 +110,9 @@ impl Communicator {
         Abort(self.abort.clone())
     }
 
-    /// What a call of `bytes` bytes would walk, and at what predicted price.
-    pub fn explain(&mut self, kind: CollectiveKind, bytes: usize) -> Result<Explanation> {
-        self.core().explain(kind, bytes)
+    /// What a call of `bytes` bytes in all blocks together would walk, and at what predicted price.
+    pub fn explain(&mut self, collective: Collective, bytes: usize) -> Result<Explanation> {
+        self.core().explain(collective, bytes)
     }
 
     fn place(&self) -> Place {

@@ -66,7 +66,7 @@ impl Wait {
         if self.turns <= self.patience.spins {
             std::hint::spin_loop();
             // The clock and the flag are read every 16th time only: they cost as much as a spin.
-            if self.turns % 16 != 0 {
+            if !self.turns.is_multiple_of(16) {
                 return Next::Again;
             }
         } else if self.turns <= self.patience.spins + self.patience.yields {

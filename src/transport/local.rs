@@ -159,7 +159,7 @@ impl Lease {
 
     /// The reader: reads no more.
     fn close(&self) {
-        if self.0.load(Ordering::Relaxed) == Self::READ {
+        if self.is_read() {
             self.0.store(Self::FREE, Ordering::Release);
         }
     }
@@ -167,6 +167,11 @@ impl Lease {
     /// The lender: takes back what nobody reads yet.
     fn revoke(&self) {
         let _ = self.0.compare_exchange(Self::LENT, Self::FREE, Ordering::Release, Ordering::Relaxed);
+    }
+
+    /// The reader: whether it is reading what is not its own.
+    fn is_read(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::READ
     }
 
     fn is_free(&self) -> bool {
@@ -343,6 +348,10 @@ impl Link for LocalLink {
             Some(payload) => payload,
             None => self.open(slot, posted)?,
         };
+        if slot.lease.is_read() {
+            // A lender that failed waits for its readers to notice.
+            self.theirs().presence.check()?;
+        }
         Ok(Some(Message { digest: posted.digest, payload }))
     }
 

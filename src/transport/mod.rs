@@ -89,8 +89,9 @@ pub trait Link: Send {
 
     /// Whether nothing lent is still being read and nothing committed waits in this process.
     ///
-    /// After [`Link::fail`] a reader that has begun is all that is waited for; it stops when its own call
-    /// ends, of which it has been told. No call may return while its buffers are lent.
+    /// After [`Link::fail`] a reader that has begun is all that is waited for: it was rung, its next
+    /// [`Link::peek`] says that the lender is gone, and it lets go when it fails, too. No call may return
+    /// while its buffers are lent.
     fn settled(&self) -> Result<bool>;
 
     /// An error where the peer takes no more part: it left, failed, or died. Costs a system call; for a

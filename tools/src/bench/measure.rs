@@ -80,13 +80,13 @@ impl<'a, T: Value> Bench<'a, T> {
     /// What the communicator walks for that many bytes.
     fn plan(&mut self, case: &Case, bytes: usize) -> kolo::Result<Option<Plan>> {
         let Some(kind) = case.operation.kind() else { return Ok(None) };
-        let explanation = self.communicator.explain(kind, bytes)?;
+        let explanation = self.communicator.explain(kind.at(case.root), bytes)?;
         let mut fingerprints = vec![0; case.size];
         self.communicator.all_gather(&[explanation.fingerprint], &mut fingerprints)?;
         Ok(Some(Plan {
             algorithm: explanation.algorithm.to_owned(),
             id: format!("{:016x}", plan_id(fingerprints)),
-            predicted_us: explanation.predicted_ns.map(|ns| ns as f64 / 1e3),
+            predicted_us: explanation.predicted_ns as f64 / 1e3,
         }))
     }
 

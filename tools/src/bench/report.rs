@@ -49,7 +49,7 @@ pub(crate) struct Plan {
     /// As `kolo plan prove` prints it.
     pub(crate) id: String,
     /// `None` where the algorithm was named, so that no price was asked.
-    pub(crate) predicted_us: Option<f64>,
+    pub(crate) predicted_us: f64,
 }
 
 /// What one size took.
@@ -104,7 +104,7 @@ impl Report {
     pub(crate) fn print_row(&self, row: &Row, out: &mut impl Write) -> io::Result<()> {
         let root = self.root.map_or("-1".to_owned(), |root| root.to_string());
         let plan = row.plan.as_ref().map_or("-".to_owned(), |plan| {
-            let predicted = plan.predicted_us.map_or("-".to_owned(), decimals);
+            let predicted = decimals(plan.predicted_us);
             format!("{} {} {predicted}", plan.algorithm, plan.id)
         });
         let (bytes, count) = (row.bytes.to_string(), row.count.to_string());

@@ -1,6 +1,6 @@
 //! A communicator whose calls are counted and timed. A group of one rank has none: its calls do nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kolo::{Communicator, Element, ReduceOp};
 
@@ -34,8 +34,7 @@ impl Group {
         let Some(communicator) = &mut self.communicator else { return Ok(()) };
         let start = Instant::now();
         f(communicator)?;
-        let elapsed: Duration = start.elapsed();
-        self.traffic.add(collective, (elements * size_of::<T>()) as u64, elapsed);
+        self.traffic.add(collective, (elements * size_of::<T>()) as u64, start.elapsed());
         Ok(())
     }
 
