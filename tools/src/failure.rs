@@ -3,7 +3,10 @@
 use std::fmt;
 use std::io::{self, Write};
 
-/// A wrong command line: exit code 2.
+/// The exit code of what the person at the terminal can mend; everything else that fails exits with 1.
+pub(crate) const USAGE: i32 = 2;
+
+/// A wrong command line.
 #[derive(Debug)]
 pub(crate) struct Usage(pub(crate) String);
 
@@ -29,7 +32,7 @@ pub(crate) fn report(error: &anyhow::Error) -> u8 {
     if !said_elsewhere(error) {
         say(&format!("{error:#}"));
     }
-    if error.chain().any(is_usage) { 2 } else { 1 }
+    if error.chain().any(is_usage) { USAGE as u8 } else { 1 }
 }
 
 /// Whether an error only tells of the failure of another rank.
@@ -49,7 +52,7 @@ pub(crate) fn report_parse(error: &clap::Error) -> u8 {
         return error.exit_code() as u8;
     }
     say(&one_line(&error.render().to_string()));
-    2
+    USAGE as u8
 }
 
 fn said_elsewhere(error: &anyhow::Error) -> bool {

@@ -12,7 +12,7 @@ use tokio::process::{Child, ChildStdin};
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Output;
 use super::keeper::Keeper;
@@ -24,6 +24,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long the last words of a rank are waited for once it has ended. (They come at once, unless
 /// a child of the rank holds the pipe.)
 const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// How long the other ranks may take to fail on their own account, so that the right one is blamed.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// The signals that are passed on to the ranks.
 pub(super) struct Signals {
@@ -91,10 +94,11 @@ pub(super) async fn supervise(
     while !ranks.is_empty() {
         tokio::select! {
             Some(end) = ranks.join_next() => {
-                let end = worst(end??, &mut ranks)?;
+                let end = end??;
                 if failed.is_some() || end.status.success() {
                     continue;
                 }
+                let end = culprit(end, &mut ranks).await?;
                 if let Some(line) = obituary(end, forwarded, output, ranks.is_empty()) {
                     printer.say(&line).await;
                 }
@@ -158,14 +162,19 @@ async fn attend(
     Ok(End { rank, status })
 }
 
-/// Of the ranks that have ended by now, the one to blame: where a signal ended one, the others only
-/// followed.
-fn worst(first: End, ranks: &mut JoinSet<io::Result<End>>) -> Result<End> {
+/// Of the ranks that fail at about the same time, the one to blame: where a signal ended one, the others
+/// only followed; and one of our own that knows that its usage was wrong knows more than the others.
+async fn culprit(first: End, ranks: &mut JoinSet<io::Result<End>>) -> Result<End> {
+    let gravity = |end: End| match (end.status.signal(), end.status.code()) {
+        (Some(_), _) => 2,
+        (None, Some(crate::failure::USAGE)) => 1,
+        _ => 0,
+    };
     let mut worst = first;
-    while let Some(next) = ranks.try_join_next() {
+    let end = Instant::now() + SETTLE;
+    while let Ok(Some(next)) = timeout_at(end, ranks.join_next()).await {
         let next = next??;
-        let graver = |end: End| (end.status.signal().is_some(), !end.status.success());
-        if graver(next) > graver(worst) {
+        if gravity(next) > gravity(worst) {
             worst = next;
         }
     }

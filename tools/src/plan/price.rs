@@ -100,8 +100,8 @@ where
 
 /// A host like this one, as a communicator over that transport prices it.
 fn machine(name: &str, ranks: usize, cores: u32) -> Result<Machine<impl Fn(usize, usize) -> Cost>> {
-    let transports = transport::choose(Some(&[name.to_owned()]), Some(&Hub::new())).context("--transport")?;
-    let [transport] = &transports[..] else { return Err(usage("--transport takes one transport")) };
+    let named = transport::choose(Some(&[name.to_owned()]), Some(&Hub::new())).context("--transport")?;
+    let transport = named.first().ok_or_else(|| usage("--transport names none"))?;
     let cost = reach(&**transport).map_err(|why| anyhow!("{name}: {why}"))?;
     Ok(Machine {
         topology: Topology::one_host(ranks),
