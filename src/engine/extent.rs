@@ -154,7 +154,9 @@ impl<'a> Extents<'a> {
     fn len(&self, block: usize, round: usize) -> usize {
         match self.shape {
             Shape::Whole(count) => self.part(count, block, round).len(),
-            Shape::Ranked { output, .. } => output.of(block).saturating_sub(round * self.chunk).min(self.chunk),
+            Shape::Ranked { output, .. } => {
+                output.of(block).saturating_sub(round * self.chunk).min(self.chunk)
+            }
         }
     }
 
