@@ -135,7 +135,7 @@ impl<'a> Extents<'a> {
             Memory::Output => self.elements(false, block, round),
             Memory::Scratch(bank) => {
                 let start = (usize::from(bank) * self.blocks + block) * self.chunk;
-                start..start + self.elements(false, block, round).len()
+                start..start + self.len(block, round)
             }
         };
         elements.start << self.shift..elements.end << self.shift
@@ -147,6 +147,16 @@ impl<'a> Extents<'a> {
             (Shape::Whole(count), _) => count,
             (Shape::Ranked { input, .. }, Memory::Input) => input.of(block),
             (Shape::Ranked { output, .. }, _) => output.of(block),
+        }
+    }
+
+    /// How many elements of a block one round moves, whether or not this rank's output holds it.
+    fn len(&self, block: usize, round: usize) -> usize {
+        match self.shape {
+            Shape::Whole(count) => self.part(count, block, round).len(),
+            Shape::Ranked { output, .. } => {
+                output.of(block).saturating_sub(round * self.chunk).min(self.chunk)
+            }
         }
     }
 
@@ -227,5 +237,15 @@ mod tests {
         assert!(seen.iter().all(|&times| times == 1));
         assert_eq!(extents.piece(Memory::Input, 3, 1), 512..1024, "the only block begins the vector");
         assert_eq!(extents.piece(Memory::Scratch(1), 3, 2), (5 + 3) * 512..(5 + 3) * 512 + 44 * 4);
+    }
+
+    #[test]
+    fn scratch_has_room_for_blocks_that_the_output_does_not_hold() {
+        let four = Counts::Even(4);
+        let shape = Shape::Ranked { input: four, output: four, only_input: None, only_output: Some(1) };
+        let extents = Extents::new(&plan(3, 1), shape, 4, 512);
+        for block in 0..3 {
+            assert_eq!(extents.piece(Memory::Scratch(0), block, 0).len(), 16, "block {block}");
+        }
     }
 }
