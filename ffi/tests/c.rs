@@ -94,9 +94,9 @@ fn exports_only_versioned_names(prefix: &Path) {
         return;
     }
     let header = fs::read_to_string(prefix.join("include/kolo.h")).unwrap();
-    let names = header.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '('));
-    let mut declared: Vec<_> = names.filter_map(|name| name.strip_suffix('(')).collect();
-    declared.retain(|name| name.starts_with("kolo_") && !name.contains('('));
+    // What stands before a parenthesis, at the end of its line's words.
+    let before = header.split('(').filter_map(|text| text.rsplit([' ', '*', '\n']).next());
+    let mut declared: Vec<_> = before.filter(|name| name.starts_with("kolo_") && name.len() > 5).collect();
     let table = run(Command::new("objdump").arg("-T").arg(prefix.join("lib/libkolo.so")));
     let defined = table.lines().filter(|line| line.contains(" .text\t"));
     let mut exported: Vec<_> = defined
