@@ -173,6 +173,26 @@ fn ranks_that_a_passed_on_signal_ends_are_no_news() {
 }
 
 #[test]
+fn signals_that_were_ignored_stay_ignored() {
+    let folder = folder("nohup");
+    let script = format!(
+        "trap '' HUP; exec {} run -n 2 -- sh -c 'echo $$ >{}/$KOLO_RANK; exec sleep 1000'",
+        env!("CARGO_BIN_EXE_kolo"),
+        folder.display()
+    );
+    let mut launcher = std::process::Command::new("sh").args(["-c", &script]).spawn().expect("cannot start");
+    until("both ranks run", || written_pids(&folder).len() == 2);
+    let signal = |signal| kill_process(Pid::from_child(&launcher), signal).expect("cannot signal");
+    // To hear it twice would be to kill the job.
+    for _ in 0..2 {
+        signal(Signal::HUP);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    signal(Signal::TERM);
+    assert_eq!(launcher.wait().expect("cannot wait").code(), Some(128 + Signal::TERM.as_raw()));
+}
+
+#[test]
 fn nothing_outlives_a_killed_launcher() {
     let folder = folder("orphans");
     // Ranks that refuse to listen, each with a child.

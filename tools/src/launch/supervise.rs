@@ -1,8 +1,10 @@
 //! Watches the ranks: forwards signals, and when one fails stops the rest.
 
+use std::future::poll_fn;
 use std::io::{self, IsTerminal};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
+use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
@@ -28,29 +30,35 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How long the other ranks may take to fail on their own account, so that the right one is blamed.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// The signals that are passed on to the ranks.
-pub(super) struct Signals {
-    interrupt: unix::Signal,
-    terminate: unix::Signal,
-    hangup: unix::Signal,
-}
+/// The signals that are passed on to the ranks: those that were not ignored already, as under nohup.
+pub(super) struct Signals(Vec<(Signal, unix::Signal)>);
 
 impl Signals {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: unix::signal(SignalKind::interrupt())?,
-            terminate: unix::signal(SignalKind::terminate())?,
-            hangup: unix::signal(SignalKind::hangup())?,
-        })
+        let ignored = ignored()?;
+        let heard = [Signal::INT, Signal::TERM, Signal::HUP].into_iter();
+        let heard = heard.filter(|signal| ignored & 1 << (signal.as_raw() - 1) == 0);
+        let listen = |signal: Signal| Ok((signal, unix::signal(SignalKind::from_raw(signal.as_raw()))?));
+        heard.map(listen).collect::<io::Result<_>>().map(Self)
     }
 
     async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.interrupt.recv() => Signal::INT,
-            _ = self.terminate.recv() => Signal::TERM,
-            _ = self.hangup.recv() => Signal::HUP,
-        }
+        poll_fn(|context| {
+            let came = self
+                .0
+                .iter_mut()
+                .find_map(|(signal, stream)| stream.poll_recv(context).is_ready().then_some(*signal));
+            came.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
+}
+
+/// The signals that this process ignores, signal n as bit n - 1.
+fn ignored() -> io::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    Ok(mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0))
 }
 
 /// How one rank ended.
