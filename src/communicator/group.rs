@@ -45,7 +45,9 @@ impl Communicator {
     pub fn alloc<T: Element>(&mut self, count: usize) -> Result<Buffer<T>> {
         let bytes = count.checked_mul(T::DTYPE.size()).filter(|&bytes| isize::try_from(bytes).is_ok());
         if bytes.is_none() {
-            return Err(Error::usage(format!("alloc: no address space holds {count} x {}", T::DTYPE)));
+            let text =
+                format!("alloc: {count} x {} cannot be allocated: no address space holds them", T::DTYPE);
+            return Err(Error::usage(text));
         }
         let memory = Buffer::zeroed(count);
         let mine = [count as u64, u64::from(memory.is_some())];
