@@ -6,13 +6,15 @@
 mod support;
 
 use std::hint::{black_box, spin_loop};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use kolo::health::Deadline;
+use kolo::kernel;
 use kolo::memory::{Bell, View};
 use kolo::transport::local::Hub;
-use kolo::transport::{Link, Message, Tag, shm};
+use kolo::transport::{Link, Message, Tag, shm, tcp};
 use support::{line_round_trip, pin, time};
 
 const TAG: Tag = Tag { digest: 7, body: [1, 2, 3, 4] };
@@ -38,6 +40,13 @@ fn shm() -> [Box<dyn Link>; 2] {
     })
 }
 
+fn tcp() -> [Box<dyn Link>; 2] {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let near = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+    let far = listener.accept().expect("a connection").0;
+    [near, far].map(|stream| tcp::link_over(stream).expect("a link"))
+}
+
 fn reserve(link: &dyn Link, len: usize) -> View<'_> {
     loop {
         match link.reserve(len).expect("the peer is there") {
@@ -56,19 +65,13 @@ fn peek(link: &dyn Link) -> Message<'_> {
     }
 }
 
-fn copy(from: *const u8, to: *mut u8, len: usize) {
-    // SAFETY: both are buffers of at least `len` bytes, of this file's or lent by a link; they are apart.
-    unsafe { std::ptr::copy_nonoverlapping(from, to, len) };
-}
-
 fn send(link: &dyn Link, bytes: &[u8]) {
-    copy(bytes.as_ptr(), reserve(link, bytes.len()).as_ptr(), bytes.len());
+    kernel::copy(&[reserve(link, bytes.len())], View::read(bytes));
     link.commit(bytes.len(), &TAG).expect("the peer is there");
 }
 
 fn receive(link: &dyn Link, bytes: &mut [u8]) {
-    let message = peek(link);
-    copy(message.payload.as_ptr(), bytes.as_mut_ptr(), message.payload.len().min(bytes.len()));
+    kernel::copy(&[View::write(bytes)], peek(link).payload);
     link.release().expect("it was peeked");
     black_box(bytes);
 }
@@ -121,8 +124,10 @@ fn bandwidth([near, far]: [Box<dyn Link>; 2], len: usize) -> f64 {
 fn main() {
     println!("a cache line's round trip: {:.0} ns", line_round_trip());
     println!("{:>6} {:>8} {:>10} {:>10} {:>8}", "link", "bytes", "median ns", "best ns", "GB/s");
-    for (name, pair) in [("local", local as fn() -> _), ("shm", shm)] {
-        for len in [8, 32, 64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 128 << 10] {
+    for (name, pair) in [("local", local as fn() -> _), ("shm", shm), ("tcp", tcp)] {
+        let slot = pair()[0].limits().slot;
+        let lengths = [8, 32, 64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 128 << 10, 512 << 10];
+        for len in lengths.into_iter().filter(|&len| len <= slot) {
             let (median, best) = latency(pair(), len);
             let mut rates = [(); 9].map(|()| bandwidth(pair(), len.max(256)));
             rates.sort_by(f64::total_cmp);

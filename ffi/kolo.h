@@ -1,8 +1,9 @@
 /* kolo: collective communication for ranks on any machine. Generated from kolo's ffi/src by cbindgen.
  *
  * Functions return KOLO_OK, or another status: then kolo_last_error() is one line about it. After any status
- * but KOLO_USAGE the communicator is failed, and each later call on it fails alike. Counts are in elements;
- * memory is aligned as its type is, and may be null where it has no elements. */
+ * but KOLO_USAGE the communicator is failed, and each later call on it fails alike. One thread at a time uses
+ * a communicator, kolo_abort aside, and nobody else touches the memory of a call before it returns. Counts are
+ * in elements; memory is aligned as its type is, and may be null where it has no elements. */
 
 #ifndef KOLO_H
 #define KOLO_H
@@ -94,8 +95,6 @@ extern "C" {
 
 // output = the reduction of all ranks' input, on every rank: `count` elements.
 // In place: output is input.
-//
-// `comm` is null or a communicator that no other thread uses; the memory is there, and nobody else touches it.
 enum kolo_status kolo_all_reduce(struct kolo_comm *comm,
                                  const void *input,
                                  void *output,
@@ -105,8 +104,6 @@ enum kolo_status kolo_all_reduce(struct kolo_comm *comm,
 
 // output = this rank's block of the reduction of all ranks' input. A block is `count` elements; input has one
 // for each rank. In place: output is this rank's block of input; the other blocks are used up.
-//
-// `comm` is null or a communicator that no other thread uses; the memory is there, and nobody else touches it.
 enum kolo_status kolo_reduce_scatter(struct kolo_comm *comm,
                                      const void *input,
                                      void *output,
@@ -115,8 +112,6 @@ enum kolo_status kolo_reduce_scatter(struct kolo_comm *comm,
                                      enum kolo_op op);
 
 // Like kolo_reduce_scatter, with a block of counts[r] elements for rank r; never in place.
-//
-// `comm` is null or a communicator that no other thread uses; the memory is there, and nobody else touches it.
 enum kolo_status kolo_reduce_scatter_v(struct kolo_comm *comm,
                                        const void *input,
                                        void *output,
@@ -126,8 +121,6 @@ enum kolo_status kolo_reduce_scatter_v(struct kolo_comm *comm,
 
 // output = every rank's input, in the order of ranks. A block is `count` elements; output has one for each
 // rank. In place: input is this rank's block of output.
-//
-// `comm` is null or a communicator that no other thread uses; the memory is there, and nobody else touches it.
 enum kolo_status kolo_all_gather(struct kolo_comm *comm,
                                  const void *input,
                                  void *output,
@@ -135,8 +128,6 @@ enum kolo_status kolo_all_gather(struct kolo_comm *comm,
                                  enum kolo_dtype dtype);
 
 // Like kolo_all_gather, with a block of counts[r] elements from rank r; never in place.
-//
-// `comm` is null or a communicator that no other thread uses; the memory is there, and nobody else touches it.
 enum kolo_status kolo_all_gather_v(struct kolo_comm *comm,
                                    const void *input,
                                    void *output,
@@ -144,8 +135,6 @@ enum kolo_status kolo_all_gather_v(struct kolo_comm *comm,
                                    enum kolo_dtype dtype);
 
 // Every rank's data becomes the root's: `count` elements.
-//
-// `comm` is null or a communicator that no other thread uses; the memory is there, and nobody else touches it.
 enum kolo_status kolo_broadcast(struct kolo_comm *comm,
                                 void *data,
                                 uint64_t count,
@@ -154,8 +143,6 @@ enum kolo_status kolo_broadcast(struct kolo_comm *comm,
 
 // The root's output = the reduction of all ranks' input: `count` elements. Elsewhere output is not used and may
 // be null. In place: output is input.
-//
-// `comm` is null or a communicator that no other thread uses; the memory is there, and nobody else touches it.
 enum kolo_status kolo_reduce(struct kolo_comm *comm,
                              const void *input,
                              void *output,
@@ -166,8 +153,6 @@ enum kolo_status kolo_reduce(struct kolo_comm *comm,
 
 // The root's output = every rank's input, in the order of ranks. A block is `count` elements; output has one for
 // each rank. Elsewhere output is not used and may be null.
-//
-// `comm` is null or a communicator that no other thread uses; the memory is there, and nobody else touches it.
 enum kolo_status kolo_gather(struct kolo_comm *comm,
                              const void *input,
                              void *output,
@@ -177,8 +162,6 @@ enum kolo_status kolo_gather(struct kolo_comm *comm,
 
 // Like kolo_gather, with `count` elements from this rank and counts[r] from rank r. Elsewhere than at the root
 // neither output nor counts are used, and both may be null.
-//
-// `comm` is null or a communicator that no other thread uses; the memory is there, and nobody else touches it.
 enum kolo_status kolo_gather_v(struct kolo_comm *comm,
                                const void *input,
                                uint64_t count,
@@ -189,8 +172,6 @@ enum kolo_status kolo_gather_v(struct kolo_comm *comm,
 
 // Each rank's output = its block of the root's input. A block is `count` elements; input has one for each rank.
 // Elsewhere input is not used and may be null.
-//
-// `comm` is null or a communicator that no other thread uses; the memory is there, and nobody else touches it.
 enum kolo_status kolo_scatter(struct kolo_comm *comm,
                               const void *input,
                               void *output,
@@ -200,8 +181,6 @@ enum kolo_status kolo_scatter(struct kolo_comm *comm,
 
 // Like kolo_scatter, with `count` elements for this rank and counts[r] for rank r. Elsewhere than at the root
 // neither input nor counts are used, and both may be null.
-//
-// `comm` is null or a communicator that no other thread uses; the memory is there, and nobody else touches it.
 enum kolo_status kolo_scatter_v(struct kolo_comm *comm,
                                 const void *input,
                                 const uint64_t *counts,
@@ -212,8 +191,6 @@ enum kolo_status kolo_scatter_v(struct kolo_comm *comm,
 
 // Block b of rank r's output = block r of rank b's input. A block is `count` elements; both have one for each
 // rank.
-//
-// `comm` is null or a communicator that no other thread uses; the memory is there, and nobody else touches it.
 enum kolo_status kolo_all_to_all(struct kolo_comm *comm,
                                  const void *input,
                                  void *output,
@@ -221,8 +198,6 @@ enum kolo_status kolo_all_to_all(struct kolo_comm *comm,
                                  enum kolo_dtype dtype);
 
 // Like kolo_all_to_all, with send_counts[r] elements for rank r and recv_counts[r] from it.
-//
-// `comm` is null or a communicator that no other thread uses; the memory is there, and nobody else touches it.
 enum kolo_status kolo_all_to_all_v(struct kolo_comm *comm,
                                    const void *input,
                                    const uint64_t *send_counts,
@@ -231,60 +206,40 @@ enum kolo_status kolo_all_to_all_v(struct kolo_comm *comm,
                                    enum kolo_dtype dtype);
 
 // Returns when all ranks have called it.
-//
-// `comm` is null or a communicator that no other thread uses.
 enum kolo_status kolo_barrier(struct kolo_comm *comm);
 
 // Joins the job that a launcher offers in the environment (kolo run, Open MPI's mpirun, PMI, or KOLO_RANK,
 // KOLO_SIZE and KOLO_RENDEZVOUS by hand); without one, a job of one rank. Stores the communicator of all its
 // ranks in *comm.
-//
-// `comm` is null or a place for a pointer.
 enum kolo_status kolo_init(struct kolo_comm **comm);
 
 // Ends a communicator and frees it with the memory of its kolo_alloc. Null is fine.
-//
-// `comm` is null, or came from kolo_init or kolo_split, was not finalized, and no other thread uses it.
 enum kolo_status kolo_finalize(struct kolo_comm *comm);
 
 // This rank, from 0; -1 where comm is null.
-//
-// `comm` is null or a communicator that no other thread uses.
 int32_t kolo_rank(const struct kolo_comm *comm);
 
 // How many ranks there are; -1 where comm is null.
-//
-// `comm` is null or a communicator that no other thread uses.
 int32_t kolo_size(const struct kolo_comm *comm);
 
 // Ranks that pass the same color (0 or more) form a new communicator, ordered by key and then by rank, which
 // is stored in *part; a rank that passes a negative color joins none, and gets null. All ranks call it.
-//
-// `comm` is null or a communicator that no other thread uses; `part` is null or a place for a pointer.
 enum kolo_status kolo_split(struct kolo_comm *comm, int32_t color, uint64_t key, struct kolo_comm **part);
 
 // Aborts from any thread: calls on this rank, blocked or to come, return KOLO_ABORTED; the other ranks learn
 // that this one has left.
-//
-// `comm` is null or a communicator that is not finalized meanwhile.
 enum kolo_status kolo_abort(const struct kolo_comm *comm);
 
 // Zeroed memory for `bytes` bytes, aligned to 64, which collectives on this communicator move best. Stores its
 // address in *memory. All ranks call it, with the same number of bytes.
-//
-// `comm` is null or a communicator that no other thread uses; `memory` is null or a place for a pointer.
 enum kolo_status kolo_alloc(struct kolo_comm *comm,
                             uint64_t bytes,
                             void **memory);
 
 // Frees memory of kolo_alloc. Null is fine.
-//
-// `comm` is null or a communicator that no other thread uses; nobody uses the memory any more.
 enum kolo_status kolo_free(struct kolo_comm *comm, void *memory);
 
 // Sends `count` elements to rank `to`, which receives as many of the same type. May wait until it does.
-//
-// `comm` is null or a communicator that no other thread uses; `data` holds the elements.
 enum kolo_status kolo_send(struct kolo_comm *comm,
                            const void *data,
                            uint64_t count,
@@ -292,8 +247,6 @@ enum kolo_status kolo_send(struct kolo_comm *comm,
                            int32_t to);
 
 // Receives `count` elements from rank `from`, which sends as many of the same type.
-//
-// `comm` is null or a communicator that no other thread uses; `data` has room for the elements.
 enum kolo_status kolo_recv(struct kolo_comm *comm,
                            void *data,
                            uint64_t count,
@@ -302,8 +255,6 @@ enum kolo_status kolo_recv(struct kolo_comm *comm,
 
 // Sends `count` elements to rank `to` and receives `into_count` from rank `from`, at once, so that neighbours
 // which exchange cannot block each other. `data` and `into` are apart.
-//
-// `comm` is null or a communicator that no other thread uses; `data` holds the elements, `into` has room.
 enum kolo_status kolo_send_recv(struct kolo_comm *comm,
                                 const void *data,
                                 uint64_t count,

@@ -381,3 +381,20 @@ fn ranks_learn_where_all_live_and_agree_on_a_secret() {
         }
     }
 }
+
+#[test]
+fn every_rank_says_whose_ports_are_all_in_use() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let (entrances, _kept) = local(3, LONG);
+    let learn = move |mut met: Box<dyn Bootstrap>| {
+        let mut door = Door::open("job", met.rank(), met.size(), Secret::random()?)?;
+        let ports = if met.rank() == 1 { port..=port } else { 0..=0 };
+        Roster::gather(&mut *met, &mut door, Tcp::Always, &ports)
+    };
+    for (rank, error) in failures(finish(start(entrances, learn))).into_iter().enumerate() {
+        let text = error.to_string();
+        assert!(text.contains(&format!("no free port in KOLO_PORT={port}-{port}")), "{text}");
+        assert!(rank == 1 || text.starts_with("rank 1: "), "{text}");
+    }
+}

@@ -13,10 +13,18 @@ mod sys {
     }
 }
 
+mod error {
+    pub(crate) use kolo::{Error, Kind, Result};
+}
+
 #[path = "../src/memory/doorbell.rs"]
 mod doorbell;
 #[path = "../src/transport/fifo.rs"]
 mod fifo;
+#[path = "../src/transport/lease.rs"]
+mod lease;
+#[path = "../src/transport/presence.rs"]
+mod presence;
 
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -25,6 +33,8 @@ use loom::thread;
 
 use doorbell::{Asleep, Doorbell};
 use fifo::{Reader, Writer};
+use lease::Lease;
+use presence::Presence;
 
 /// Explores every interleaving with at most so many preemptions: where bugs show, long before all of them.
 fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
@@ -238,5 +248,71 @@ fn a_rank_asleep_for_credit_or_messages_is_woken() {
             });
         }
         sender.join().unwrap();
+    });
+}
+
+#[test]
+fn the_last_message_comes_before_the_news_of_leaving() {
+    explore(4, || {
+        let shared = Arc::new((Ring::new(), Presence::default()));
+        let sender = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                assert!(shared.0.send(&Writer::new(), 7));
+                shared.1.leave();
+            })
+        };
+        let (ring, presence) = &*shared;
+        let reader = Reader::new();
+        let message = loop {
+            if let Some(message) = ring.take(&reader) {
+                break message;
+            }
+            presence.check_after(|| reader.arrived(&ring.numbers[reader.slot()])).unwrap();
+            thread::yield_now();
+        };
+        assert_eq!(message, 7);
+        sender.join().unwrap();
+        let nothing_more = || reader.arrived(&ring.numbers[reader.slot()]);
+        presence.check_after(nothing_more).unwrap_err();
+    });
+}
+
+/// A lender's own memory, the lease of it, and whether the lender is still there.
+struct Lent {
+    memory: UnsafeCell<u64>,
+    lease: Lease,
+    presence: Presence,
+}
+
+#[test]
+fn nobody_reads_what_was_taken_back() {
+    explore(4, || {
+        let lent = Arc::new(Lent {
+            memory: UnsafeCell::new(7),
+            lease: Lease::default(),
+            presence: Presence::default(),
+        });
+        lent.lease.lend();
+        let reader = {
+            let lent = lent.clone();
+            thread::spawn(move || {
+                if lent.lease.open() {
+                    // SAFETY: what loom checks.
+                    assert_eq!(lent.memory.with(|place| unsafe { *place }), 7);
+                    lent.lease.close();
+                } else {
+                    lent.presence.check().expect_err("only a rank that leaves takes back what it lent");
+                }
+            })
+        };
+        lent.presence.fail();
+        lent.lease.revoke();
+        while !lent.lease.is_free() {
+            thread::yield_now();
+        }
+        // SAFETY: what loom checks.
+        lent.memory.with_mut(|place| unsafe { *place = 8 });
+        reader.join().unwrap();
     });
 }

@@ -6,6 +6,8 @@ mod broken;
 mod mutations;
 #[path = "plans/prices.rs"]
 mod prices;
+#[path = "plans/walk.rs"]
+mod walk;
 
 use kolo::algorithm::{self, Algorithm};
 use kolo::plan::{Collective, CollectiveKind, Plan, Proof, Step, fuse, plan_id, prove};

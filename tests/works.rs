@@ -167,3 +167,19 @@ fn a_split_orders_by_key_and_leaves_some_out() {
         assert_eq!(again.size(), 1);
     });
 }
+
+#[test]
+fn memory_of_a_communicator_is_zero_aligned_and_alike() {
+    ranks(2, |communicator| {
+        let buffer = communicator.alloc::<f64>(1001).unwrap();
+        assert!(buffer.len() == 1001 && buffer.iter().all(|&x| x == 0.0));
+        assert_eq!(buffer.as_ptr() as usize % 64, 0);
+        let buffer = communicator.start_all_reduce(buffer, ReduceOp::Sum).unwrap().wait().unwrap();
+        assert_eq!(buffer.len(), 1001);
+        let count = 10 + communicator.rank();
+        let error = communicator.alloc::<u8>(count).unwrap_err();
+        assert_eq!(error.kind(), kolo::Kind::Mismatch, "{error}");
+        let error = communicator.alloc::<u64>(1 << 50).unwrap_err();
+        assert_eq!(error.kind(), kolo::Kind::System, "{error}");
+    });
+}

@@ -1,11 +1,10 @@
 //! Communicators: from the cradle to the grave.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
-use kolo_core::{Abort, Communicator, Error, Kind, Result};
+use kolo_core::{Abort, Buffer, Communicator, Error, Result};
 
 use crate::status::{Status, guard};
 
@@ -20,19 +19,17 @@ pub struct Comm {
 /// What one thread at a time uses.
 pub(crate) struct Inner {
     pub(crate) communicator: Communicator,
-    allocations: HashMap<usize, Layout>,
+    /// By address.
+    allocations: HashMap<usize, Buffer<u8>>,
 }
 
 impl Comm {
-    fn boxed(communicator: Communicator) -> *mut Self {
+    pub(crate) fn boxed(communicator: Communicator) -> *mut Self {
         let abort = communicator.abort_handle();
         let inner = Inner { communicator, allocations: HashMap::new() };
         Box::into_raw(Box::new(Self { inner, abort }))
     }
 }
-
-/// Memory is aligned as vector units and caches like it.
-const ALIGNMENT: usize = 64;
 
 /// Runs a call on a communicator. After a panic the communicator is aborted: its state is unknown.
 ///
@@ -110,15 +107,6 @@ pub unsafe extern "C" fn kolo_finalize(comm: *mut Comm) -> Status {
         }
         Ok(())
     })
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        for (start, layout) in self.allocations.drain() {
-            // SAFETY: allocated with this layout by `kolo_alloc`, and not freed since.
-            unsafe { dealloc(std::ptr::with_exposed_provenance_mut(start), layout) };
-        }
-    }
 }
 
 /// This rank, from 0; -1 where comm is null.
@@ -199,15 +187,14 @@ pub unsafe extern "C" fn kolo_alloc(comm: *mut Comm, bytes: u64, memory: *mut *m
     unsafe {
         on_comm("kolo_alloc", comm, |inner| {
             let place = out("memory", memory)?;
-            let size = usize::try_from(bytes).ok().filter(|&size| size > 0);
-            let layout = size.and_then(|size| Layout::from_size_align(size, ALIGNMENT).ok());
-            let layout = layout.ok_or_else(|| Error::usage(format!("{bytes} bytes cannot be allocated")))?;
-            let start = alloc_zeroed(layout);
-            if start.is_null() {
-                return Err(Error::new(Kind::System, format!("no memory for {bytes} bytes")));
+            if bytes == 0 {
+                return Err(Error::usage("0 bytes cannot be allocated"));
             }
-            inner.allocations.insert(start.expose_provenance(), layout);
+            let size = usize::try_from(bytes).unwrap_or(usize::MAX);
+            let mut buffer = inner.communicator.alloc::<u8>(size)?;
+            let start = buffer.as_mut_ptr();
             place.write(start.cast());
+            inner.allocations.insert(start.addr(), buffer);
             Ok(())
         })
     }
@@ -226,9 +213,8 @@ pub unsafe extern "C" fn kolo_free(comm: *mut Comm, memory: *mut c_void) -> Stat
                 return Ok(());
             }
             let text = "memory is not from this communicator's kolo_alloc, or was freed before";
-            let layout = inner.allocations.remove(&memory.addr()).ok_or_else(|| Error::usage(text))?;
-            dealloc(memory.cast(), layout);
-            Ok(())
+            let freed = inner.allocations.remove(&memory.addr());
+            freed.map(drop).ok_or_else(|| Error::usage(text))
         })
     }
 }

@@ -8,6 +8,8 @@ mod comm;
 mod memory;
 mod messages;
 mod status;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use collectives::*;

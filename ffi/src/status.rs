@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use kolo_core::{Error, Kind, Result};
+use kolo_core::{Kind, Result};
 
 /// How a call ended. Everything but KOLO_OK leaves a line for kolo_last_error.
 #[repr(C)]
@@ -76,17 +76,13 @@ pub extern "C" fn kolo_version() -> *const c_char {
 pub(crate) fn guard(name: &str, body: impl FnOnce() -> Result<()>) -> Status {
     let (status, text) = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => return Status::KOLO_OK,
-        Ok(Err(error)) => (error.kind().into(), explained(name, &error)),
+        Ok(Err(error)) => (error.kind().into(), format!("{name}: {error}")),
         Err(panic) => (Status::KOLO_INTERNAL, format!("{name}: a defect of kolo: {}", message(&*panic))),
     };
     let text = CString::new(text.replace('\0', " ")).unwrap_or_default();
     // While a thread ends its locals may be gone: then there is nobody to read the text.
     _ = LAST_ERROR.try_with(|last| last.replace(text));
     status
-}
-
-fn explained(name: &str, error: &Error) -> String {
-    format!("{name}: {error}")
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {

@@ -235,7 +235,7 @@ fn places(purpose: Purpose, node: &Node) -> Vec<Place> {
 
 /// Whether nobody listens at a place any more.
 fn refuses(place: &Place) -> bool {
-    let probe = Deadline::after(Some(PROBE));
+    let probe = Deadline::after(Some(PROBE / 10));
     matches!(reach(place, &probe), Ok(Dialed::Absent(cause)) if cause.kind() == ErrorKind::ConnectionRefused)
 }
 

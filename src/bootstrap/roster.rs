@@ -1,7 +1,9 @@
 //! Who is where, once the ranks have met.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
+use super::handshake::printable;
 use super::wire::{Reader, Writer};
 use super::{Bootstrap, Door, Node, find_host};
 use crate::error::{Error, Kind, Result};
@@ -52,11 +54,35 @@ impl Roster {
 
         if tcp == Tcp::Always || tcp == Tcp::BetweenHosts && hosts.iter().any(|&host| host != 0) {
             let loopback = nodes.iter().all(|node| node.shares_loopback(&nodes[0]));
-            nodes[me].tcp = door.open_tcp(loopback, bootstrap.address(), ports)?;
-            nodes = decode(&bootstrap.all_gather(&nodes[me].encode())?)?;
+            let opened = door.open_tcp(loopback, bootstrap.address(), ports);
+            nodes = exchange_doors(bootstrap, nodes, opened)?;
         }
         Ok(Self { nodes, hosts })
     }
+}
+
+/// Completes all cards by the addresses of the doors; or says on every rank whose door did not open.
+fn exchange_doors(
+    bootstrap: &mut dyn Bootstrap,
+    mut nodes: Vec<Node>,
+    opened: Result<Vec<SocketAddr>>,
+) -> Result<Vec<Node>> {
+    let said = match &opened {
+        Ok(addresses) => {
+            let node = &mut nodes[bootstrap.rank()];
+            node.tcp.clone_from(addresses);
+            Writer::default().u8(1).raw(&node.encode()).done()
+        }
+        Err(error) => Writer::default().u8(0).raw(error.to_string().as_bytes()).done(),
+    };
+    let all = bootstrap.all_gather(&said)?;
+    opened?;
+    let card = |(rank, said): (usize, &Vec<u8>)| match said.split_first() {
+        Some((1, card)) => Node::decode(rank, card),
+        Some((_, why)) => Err(Error::new(Kind::System, format!("rank {rank}: {}", printable(why)))),
+        None => Err(Error::new(Kind::Refused, format!("rank {rank} said nothing of its TCP door"))),
+    };
+    all.iter().enumerate().map(card).collect()
 }
 
 fn decode(cards: &[Vec<u8>]) -> Result<Vec<Node>> {

@@ -20,10 +20,8 @@ use crate::transport::{self, Link, Meeting, Transport};
 /// What crossing between two ranks of a communicator costs.
 pub(super) type Costs = Box<dyn Fn(usize, usize) -> Cost>;
 
-/// What one core does, as measured on a Zen 4 server with everything in cache.
-const CORE: Core = Core { step_ns: 20, copy_per_us: 45_000, reduce_per_us: 45_000 };
-/// What a host's memory and network do; the memory as measured there on two cores, the network nominal.
-const HOST: Host = Host { cores: 1, memory_per_us: 50_000, network_per_us: 10_000 };
+/// What a rank without company cuts its rounds by.
+const LONELY_SLOT: usize = 128 << 10;
 
 /// See the module.
 pub(super) struct Context {
@@ -36,6 +34,8 @@ pub(super) struct Context {
     patience: Patience,
     /// The fewest cores of any rank's host.
     cores: u32,
+    /// The most payload bytes of a message over any transport that two ranks use.
+    slot: usize,
     progress: OnceLock<Progress>,
 }
 
@@ -55,7 +55,8 @@ impl Context {
         let here = roster.hosts.iter().filter(|host| **host == roster.hosts[me]).count();
         let patience = Patience::for_host(here, cores());
         let cores = fewest_cores(bootstrap)?;
-        Ok(Self { me, roster, door, transports, patience, cores, progress: OnceLock::new() })
+        let slot = smallest_slot(&roster, &transports);
+        Ok(Self { me, roster, door, transports, patience, cores, slot, progress: OnceLock::new() })
     }
 
     /// Opens a link of a communicator.
@@ -100,8 +101,8 @@ impl Context {
         Machine {
             topology: group.topology.clone(),
             cost: Box::new(cost),
-            core: CORE,
-            host: Host { cores: self.cores, ..HOST },
+            core: Core::MEASURED,
+            host: Host { cores: self.cores, ..Host::MEASURED },
             slot: self.slot() as u32,
             credit: 4,
             lends: false,
@@ -116,7 +117,7 @@ impl Context {
 
     /// The most payload bytes of a message; the same on all ranks.
     pub(super) fn slot(&self) -> usize {
-        self.transports.iter().map(|transport| transport.slot()).min().unwrap_or(1 << 16)
+        self.slot
     }
 
     /// How long to try before sleeping.
@@ -137,6 +138,19 @@ impl Context {
 /// Cores that this process may use.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get())
+}
+
+/// The smallest slot of the transports that some two ranks use. What connects two ranks depends on their
+/// hosts, so it is enough to ask about each rank and one rank of each host.
+fn smallest_slot(roster: &Roster, transports: &[Box<dyn Transport>]) -> usize {
+    let Roster { nodes, hosts } = roster;
+    let leaders = (0..nodes.len()).filter(|&rank| hosts[rank] as usize == rank);
+    let used = leaders.flat_map(|leader| {
+        let with =
+            move |rank: usize| transports.iter().find(|by| by.reach(&nodes[leader], &nodes[rank]).is_ok());
+        (0..nodes.len()).filter(move |&rank| rank != leader).filter_map(with)
+    });
+    used.map(|transport| transport.slot()).min().unwrap_or(LONELY_SLOT)
 }
 
 /// The fewest cores that any rank may use; all ranks agree on it.

@@ -1,14 +1,14 @@
 //! What runs the calls of one communicator, wherever it is: with its owner, or with the progress thread.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::ask::Ask;
 use super::choice::{Choice, Explanation, Settings};
 use super::context::Context;
 use crate::algorithm;
 use crate::algorithm::choose::Needs;
-use crate::engine::{Engine, Request, Ride, Route, Routine, Signature, Wait, Walk, mix};
+use crate::engine::{Engine, Request, Ride, Route, Routine, Signature, Wait, Walk, aborted, mix};
 use crate::error::{Error, Result};
 use crate::health::Deadline;
 use crate::memory::{Bell, Scratch, View};
@@ -126,6 +126,10 @@ impl Core {
             Some(route) => route,
             None => self.open(wanted).map_err(|error| self.fail(error, &signature))?,
         };
+        // Only now, with its links open, can the peers learn of it.
+        if self.abort().load(Ordering::Relaxed) {
+            return Err(self.fail(aborted(), &signature));
+        }
         if let Some(reducer) = ask.prescales() {
             self.prescaled.ensure(input.len());
             reducer.prescale(self.prescaled.view().part(0..input.len()), input);

@@ -2,7 +2,9 @@
 
 use super::Communicator;
 use super::core::Group;
-use crate::error::Result;
+use crate::dtype::Element;
+use crate::error::{Error, Kind, Result};
+use crate::memory::Buffer;
 use crate::topology::Topology;
 
 /// What a rank that joins none of the new communicators says as its colour.
@@ -31,6 +33,38 @@ impl Communicator {
     pub fn duplicate(&mut self) -> Result<Self> {
         let rank = self.rank();
         Ok(self.split(Some(0), rank)?.expect("every rank named a colour"))
+    }
+}
+
+impl Communicator {
+    /// `count` zeros that belong with this communicator, aligned so that its transports move them best. A
+    /// collective: all ranks ask for as many.
+    ///
+    /// # Errors
+    /// `System` on every rank where one has no memory left.
+    pub fn alloc<T: Element>(&mut self, count: usize) -> Result<Buffer<T>> {
+        let bytes = count.checked_mul(T::DTYPE.size()).filter(|&bytes| isize::try_from(bytes).is_ok());
+        if bytes.is_none() {
+            let text =
+                format!("alloc: {count} x {} cannot be allocated: no address space holds them", T::DTYPE);
+            return Err(Error::usage(text));
+        }
+        let memory = Buffer::zeroed(count);
+        let mine = [count as u64, u64::from(memory.is_some())];
+        let mut all = vec![0; 2 * self.size()];
+        self.all_gather(&mine, &mut all)?;
+        for (rank, theirs) in all.chunks(2).enumerate() {
+            if theirs[0] != mine[0] {
+                let text =
+                    format!("alloc: this rank asks for {count} elements, rank {rank} for {}", theirs[0]);
+                return Err(Error::new(Kind::Mismatch, text).at(self.rank()).with(rank));
+            }
+            if theirs[1] == 0 {
+                let text = format!("alloc: no memory for {count} x {} on rank {rank}", T::DTYPE);
+                return Err(Error::new(Kind::System, text).at(self.rank()));
+            }
+        }
+        Ok(memory.expect("every rank has it, this one too"))
     }
 }
 

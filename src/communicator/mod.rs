@@ -43,12 +43,12 @@ use crate::plan::{Collective, CollectiveKind};
 ///             let mut data = [1.0f32, communicator.rank() as f32];
 ///             communicator.all_reduce_in_place(&mut data, kolo::ReduceOp::Sum)?;
 ///             assert_eq!(data, [2.0, 1.0]);
-///             kolo::Result::Ok(())
+///             Ok::<(), kolo::Error>(())
 ///         })
 ///     })
 ///     .collect();
 /// threads.into_iter().try_for_each(|thread| thread.join().unwrap())?;
-/// # kolo::Result::Ok(())
+/// # Ok::<(), kolo::Error>(())
 /// ```
 pub struct Communicator {
     group: Group,

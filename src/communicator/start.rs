@@ -201,9 +201,9 @@ impl Communicator {
     ///     scope.all_reduce(&mut gradients, kolo::ReduceOp::Average)?;
     ///     scope.all_reduce(&mut norm, kolo::ReduceOp::Sum)?;
     ///     // ... something useful meanwhile ...
-    ///     kolo::Result::Ok(())
+    ///     Ok(())
     /// })?;
-    /// # kolo::Result::Ok(())
+    /// # Ok::<(), kolo::Error>(())
     /// ```
     pub fn scope<'env, R>(&mut self, f: impl FnOnce(&mut Scope<'_, 'env>) -> Result<R>) -> Result<R> {
         with_loans(|loans| {

@@ -74,8 +74,10 @@ pub struct Extents<'a> {
     blocks: usize,
     /// Elements of one block that one round moves at most.
     chunk: usize,
-    /// Bytes of an element.
-    size: usize,
+    /// Elements of a part in the last round of a whole vector.
+    last: usize,
+    /// Bytes of an element, as a power of two: pieces are found without a division.
+    shift: u32,
     rounds: usize,
 }
 
@@ -86,8 +88,9 @@ impl<'a> Extents<'a> {
     /// The map of a call whose messages hold `slot` bytes at most.
     pub fn new(plan: &Plan, shape: Shape<'a>, size: usize, slot: usize) -> Self {
         let blocks = plan.blocks as usize;
-        let most = slot / size / (plan.width as usize).max(1);
-        let line = LINE / size;
+        let shift = size.trailing_zeros();
+        let most = (slot >> shift) / (plan.width as usize).max(1);
+        let line = LINE >> shift;
         let chunk = if most > line { most / line * line } else { most.max(1) };
         let longest = match shape {
             Shape::Whole(count) => count.div_ceil(blocks),
@@ -99,7 +102,15 @@ impl<'a> Extents<'a> {
                 side(input, only_input).max(side(output, only_output))
             }
         };
-        Self { shape, blocks, chunk, size, rounds: longest.div_ceil(chunk).max(1) }
+        let rounds = if longest <= chunk { 1 } else { longest.div_ceil(chunk) };
+        let last = match shape {
+            Shape::Whole(count) => {
+                let left = count - (rounds - 1) * blocks * chunk;
+                left.div_ceil(blocks).next_multiple_of(line.min(chunk))
+            }
+            Shape::Ranked { .. } => chunk,
+        };
+        Self { shape, blocks, chunk, last, shift, rounds }
     }
 
     /// How often the plan is walked.
@@ -114,7 +125,7 @@ impl<'a> Extents<'a> {
 
     /// The bytes of one scratch bank.
     pub fn bank(&self) -> usize {
-        self.blocks * self.chunk * self.size
+        (self.blocks * self.chunk) << self.shift
     }
 
     /// Where the block's chunk lies in that memory, in bytes.
@@ -124,10 +135,10 @@ impl<'a> Extents<'a> {
             Memory::Output => self.elements(false, block, round),
             Memory::Scratch(bank) => {
                 let start = (usize::from(bank) * self.blocks + block) * self.chunk;
-                start..start + self.elements(false, block, round).len()
+                start..start + self.len(block, round)
             }
         };
-        elements.start * self.size..elements.end * self.size
+        elements.start << self.shift..elements.end << self.shift
     }
 
     /// How many elements a block of a ranked vector has in all rounds together.
@@ -136,6 +147,16 @@ impl<'a> Extents<'a> {
             (Shape::Whole(count), _) => count,
             (Shape::Ranked { input, .. }, Memory::Input) => input.of(block),
             (Shape::Ranked { output, .. }, _) => output.of(block),
+        }
+    }
+
+    /// How many elements of a block one round moves, whether or not this rank's output holds it.
+    fn len(&self, block: usize, round: usize) -> usize {
+        match self.shape {
+            Shape::Whole(count) => self.part(count, block, round).len(),
+            Shape::Ranked { output, .. } => {
+                output.of(block).saturating_sub(round * self.chunk).min(self.chunk)
+            }
         }
     }
 
@@ -160,13 +181,11 @@ impl<'a> Extents<'a> {
         whole.start - base + start..whole.start - base + end
     }
 
+    #[inline]
     fn part(&self, count: usize, block: usize, round: usize) -> Range<usize> {
-        let segment = self.blocks * self.chunk;
-        let start = round * segment;
-        let len = count.saturating_sub(start).min(segment);
-        let line = (LINE / self.size).min(self.chunk);
-        let each = len.div_ceil(self.blocks).next_multiple_of(line);
-        start + (block * each).min(len)..start + ((block + 1) * each).min(len)
+        let start = round * self.blocks * self.chunk;
+        let each = if round + 1 == self.rounds { self.last } else { self.chunk };
+        (start + block * each).min(count)..(start + (block + 1) * each).min(count)
     }
 }
 
@@ -218,5 +237,15 @@ mod tests {
         assert!(seen.iter().all(|&times| times == 1));
         assert_eq!(extents.piece(Memory::Input, 3, 1), 512..1024, "the only block begins the vector");
         assert_eq!(extents.piece(Memory::Scratch(1), 3, 2), (5 + 3) * 512..(5 + 3) * 512 + 44 * 4);
+    }
+
+    #[test]
+    fn scratch_has_room_for_blocks_that_the_output_does_not_hold() {
+        let four = Counts::Even(4);
+        let shape = Shape::Ranked { input: four, output: four, only_input: None, only_output: Some(1) };
+        let extents = Extents::new(&plan(3, 1), shape, 4, 512);
+        for block in 0..3 {
+            assert_eq!(extents.piece(Memory::Scratch(0), block, 0).len(), 16, "block {block}");
+        }
     }
 }

@@ -7,6 +7,8 @@
 //! ■ done, ▷ the cursor, □ to come. A step happens whole or not at all, so a cursor is all the state
 //! there is. Lanes advance in turn, on the calling thread.
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
 use super::extent::Extents;
@@ -98,11 +100,12 @@ impl Walk {
             moved |= self.advance_lane(lane, route, links, call)?;
             done &= self.cursors[lane].done;
         }
-        Ok(match (done && links.settled(&route.links)?, moved) {
-            (true, _) => Progress::Done,
-            (false, true) => Progress::Moved,
-            (false, false) => Progress::Blocked,
-        })
+        if moved && !done {
+            return Ok(Progress::Moved);
+        }
+        // Asked while blocked, too: what waits in this process must go out, or nobody would answer.
+        let settled = links.settled(&route.links)?;
+        Ok(if done && settled { Progress::Done } else { Progress::Blocked })
     }
 
     /// Where each unfinished lane stands: lane, round, step and what it waits for.
@@ -227,15 +230,15 @@ impl Moving<'_> {
         Ok(Tried::Done)
     }
 
-    fn blocks(&self, span: Span, call: &Call<'_>) -> impl Iterator<Item = (Memory, usize)> + use<> {
-        let total = call.extents.blocks();
-        span.blocks(total as u32).map(move |block| (span.memory, block as usize))
+    /// Where the `index`-th block of a span lies, in bytes of its memory.
+    #[inline]
+    fn piece(&self, span: Span, index: u32, call: &Call<'_>) -> Range<usize> {
+        let block = span.block(index, call.extents.blocks() as u32);
+        call.extents.piece(span.memory, block as usize, self.round)
     }
 
     fn len(&self, call: &Call<'_>) -> usize {
-        self.blocks(self.span, call)
-            .map(|(memory, block)| call.extents.piece(memory, block, self.round).len())
-            .sum()
+        (0..self.span.count).map(|index| self.piece(self.span, index, call).len()).sum()
     }
 
     /// The call's signature; where ranks know only their own edges, with the edge's count in it.
@@ -243,22 +246,25 @@ impl Moving<'_> {
         if !call.edges {
             return call.signature;
         }
-        let count = self.blocks(self.span, call).map(|(memory, block)| call.extents.count(memory, block));
-        Signature { count: count.sum::<usize>() as u64, ..call.signature }
+        let blocks = self.span.blocks(call.extents.blocks() as u32);
+        let counts = blocks.map(|block| call.extents.count(self.span.memory, block as usize));
+        Signature { count: counts.sum::<usize>() as u64, ..call.signature }
     }
 
-    fn view<'c>(&self, (memory, block): (Memory, usize), call: &Call<'c>) -> View<'c> {
-        let place = match memory {
+    /// The `index`-th block of a span.
+    #[inline]
+    fn view<'c>(&self, span: Span, index: u32, call: &Call<'c>) -> View<'c> {
+        let place = match span.memory {
             Memory::Input => call.input,
             Memory::Output => call.output,
             Memory::Scratch(_) => call.scratch,
         };
-        place.part(call.extents.piece(memory, block, self.round))
+        place.part(self.piece(span, index, call))
     }
 
     fn lend(&self, links: &Links, call: &Call<'_>, tag: &Tag) -> Result<Tried> {
         let pieces: Few<View<'_>> =
-            self.blocks(self.span, call).map(|place| self.view(place, call)).collect();
+            (0..self.span.count).map(|index| self.view(self.span, index, call)).collect();
         Ok(match links.lend(self.to[0], &pieces, tag)? {
             true => Tried::Done,
             false => Tried::Blocked(Blocker::Link(self.to[0], Wanted::Credit)),
@@ -288,36 +294,34 @@ impl Moving<'_> {
 
     /// Combines block by block: a message holds its span's blocks one after the other.
     fn fold(&self, incoming: &[Message<'_>], outgoing: &[View<'_>], call: &Call<'_>) {
-        let mut offset = 0;
-        for (index, (memory, block)) in self.blocks(self.span, call).enumerate() {
-            let len = call.extents.piece(memory, block, self.round).len();
-            let packed = offset..offset + len;
-            offset += len;
+        let mut end = 0;
+        for index in 0..self.span.count {
+            let len = self.piece(self.span, index, call).len();
+            let packed = end..end + len;
+            end += len;
             if len == 0 {
                 continue;
             }
             let mut messages = incoming.iter();
-            let sources: Few<View<'_>> = self
-                .sources
-                .iter()
-                .map(|source| match source {
-                    Operand::Local(span) => self.nth(*span, index, call),
+            let mut sources: Few<View<'_>> = SmallVec::new();
+            for source in self.sources {
+                sources.push(match source {
+                    Operand::Local(span) => self.view(*span, index, call),
                     Operand::Link(_) => {
-                        messages.next().expect("one message per link source").payload.part(packed.clone())
+                        let message = messages.next().expect("one message per link among the sources");
+                        message.payload.part(packed.clone())
                     }
-                })
-                .collect();
-            let stored = self.into.map(|span| self.nth(span, index, call));
-            let destinations: Few<View<'_>> =
-                stored.into_iter().chain(outgoing.iter().map(|slot| slot.part(packed.clone()))).collect();
+                });
+            }
+            let mut destinations: Few<View<'_>> = SmallVec::new();
+            if let Some(span) = self.into {
+                destinations.push(self.view(span, index, call));
+            }
+            for slot in outgoing {
+                destinations.push(slot.part(packed.clone()));
+            }
             combine(&destinations, &sources, self.finish, call.reducer);
         }
-    }
-
-    /// The span's `index`-th block.
-    fn nth<'c>(&self, span: Span, index: usize, call: &Call<'c>) -> View<'c> {
-        let block = self.blocks(span, call).nth(index).expect("spans of a step are equally long");
-        self.view(block, call)
     }
 }
 

@@ -7,6 +7,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use super::View;
+use super::scratch::lines;
 use crate::dtype::Element;
 
 /// Elements that are handed to a non-blocking call and come back when it is done.
@@ -36,8 +37,17 @@ impl<T: Element> Buffer<T> {
     /// # Safety
     /// `start .. start + len` must be aligned, hold plain elements, stay where it is while `owner` lives,
     /// and be reached through this buffer only.
-    pub(crate) unsafe fn over(owner: Box<dyn Any + Send + Sync>, start: *mut T, len: usize) -> Self {
+    unsafe fn over(owner: Box<dyn Any + Send + Sync>, start: *mut T, len: usize) -> Self {
         Self { storage: Arc::new(Storage { _owner: owner }), start, len, elements: PhantomData }
+    }
+
+    /// `count` zeros, aligned to a cache line; nothing where there is no memory for them.
+    pub(crate) fn zeroed(count: usize) -> Option<Self> {
+        let mut lines = lines(count.checked_mul(size_of::<T>())?)?;
+        let start = lines.as_mut_ptr().cast();
+        // SAFETY: the vector's heap memory holds that many plain elements, does not move with the vector,
+        // and only this buffer knows it.
+        Some(unsafe { Self::over(Box::new(lines), start, count) })
     }
 
     /// The first `middle` elements and the rest, each to be owned alone.

@@ -1,6 +1,6 @@
 //! A collective is a plan; a plan is data.
 //!
-//! Everything here is pure: no clock, no thread, no memory but its own. [`step`] says what a plan is,
+//! Everything here is pure: no clock, no thread, no memory but its own. `step` says what a plan is,
 //! `build` helps algorithms to write one, `fuse` rewrites simple steps into fewer, `simulate` proves a
 //! plan, `price` predicts its time.
 

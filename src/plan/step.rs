@@ -71,11 +71,15 @@ impl Span {
 
     /// Its blocks in the order in which a message holds them; `total` is the plan's number of blocks.
     pub fn blocks(self, total: u32) -> impl Iterator<Item = u32> + Clone {
-        (0..self.count).map(move |i| {
-            let gaps = if self.run == 0 { 0 } else { i / u32::from(self.run) * u32::from(self.run) };
-            let block = self.first + i + gaps;
-            if block < total { block } else { block % total }
-        })
+        (0..self.count).map(move |index| self.block(index, total))
+    }
+
+    /// The `index`-th of [`Span::blocks`].
+    #[inline]
+    pub fn block(self, index: u32, total: u32) -> u32 {
+        let gaps = if self.run == 0 { 0 } else { index / u32::from(self.run) * u32::from(self.run) };
+        let block = self.first + index + gaps;
+        if block < total { block } else { block % total }
     }
 
     /// How many blocks lie between its first and its last, both counted.

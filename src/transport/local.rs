@@ -1,16 +1,17 @@
 //! Ranks that are threads of one process.
 //!
-//! Two ranks share a [`Pair`]; each writes its own [`Side`] of it, and reads the other's. A message is
+//! Two ranks share a pair; each writes its own side of it, and reads the other's. A message is
 //! copied into its slot's room, or lent: then the slot says where its pieces lie, and the reader reads
 //! them there.
 
 use std::cell::{Cell, UnsafeCell};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::fifo::{Apart, CREDIT, Forged, Reader, SLOT, Writer};
+use super::lease::Lease;
 use super::presence::Presence;
 use super::{Limits, Link, Meeting, Message, Reason, Tag, Transport, Watch, not_reserved, too_long};
 use crate::bootstrap::Node;
@@ -132,46 +133,6 @@ struct Posted {
     body: [u64; 4],
     /// Where the message lies, if it is lent; valid while the slot's lease is.
     lent: Vec<View<'static>>,
-}
-
-/// Who may read what a slot lends.
-///
-/// ```text
-/// FREE --lender lends--> LENT --reader opens--> READ --reader is done--> FREE
-///                          `--lender revokes--> FREE
-/// ```
-#[derive(Debug, Default)]
-struct Lease(AtomicU32);
-
-impl Lease {
-    const FREE: u32 = 0;
-    const LENT: u32 = 1;
-    const READ: u32 = 2;
-
-    fn lend(&self) {
-        self.0.store(Self::LENT, Ordering::Relaxed);
-    }
-
-    /// The reader: whether it may read; not so if the lender has revoked.
-    fn open(&self) -> bool {
-        self.0.compare_exchange(Self::LENT, Self::READ, Ordering::Relaxed, Ordering::Acquire).is_ok()
-    }
-
-    /// The reader: reads no more.
-    fn close(&self) {
-        if self.0.load(Ordering::Relaxed) == Self::READ {
-            self.0.store(Self::FREE, Ordering::Release);
-        }
-    }
-
-    /// The lender: takes back what nobody reads yet.
-    fn revoke(&self) {
-        let _ = self.0.compare_exchange(Self::LENT, Self::FREE, Ordering::Release, Ordering::Relaxed);
-    }
-
-    fn is_free(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Self::FREE
-    }
 }
 
 /// `SLOT` bytes, allocated when first needed, touched where used.
@@ -331,11 +292,7 @@ impl Link for LocalLink {
 
     fn peek(&self) -> Result<Option<Message<'_>>> {
         let Some(slot) = self.full_slot() else {
-            // What it sent before it left counts; so look again after the news.
-            return match self.theirs().presence.check() {
-                Err(lost) if self.full_slot().is_none() => Err(lost),
-                _ => Ok(None),
-            };
+            return self.theirs().presence.check_after(|| self.full_slot().is_some()).map(|()| None);
         };
         // SAFETY: the slot is ours until it is released, and nobody writes `posted` meanwhile.
         let posted = unsafe { &*slot.posted.get() };
@@ -343,6 +300,10 @@ impl Link for LocalLink {
             Some(payload) => payload,
             None => self.open(slot, posted)?,
         };
+        if slot.lease.is_read() {
+            // A lender that failed waits for its readers to notice.
+            self.theirs().presence.check()?;
+        }
         Ok(Some(Message { digest: posted.digest, payload }))
     }
 

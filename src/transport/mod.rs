@@ -4,6 +4,7 @@
 //! in each direction, with credit. To add a transport, write one file and one line of [`all`].
 
 mod fifo;
+mod lease;
 pub mod local;
 mod presence;
 pub mod shm;
@@ -89,8 +90,9 @@ pub trait Link: Send {
 
     /// Whether nothing lent is still being read and nothing committed waits in this process.
     ///
-    /// After [`Link::fail`] a reader that has begun is all that is waited for; it stops when its own call
-    /// ends, of which it has been told. No call may return while its buffers are lent.
+    /// After [`Link::fail`] a reader that has begun is all that is waited for: it was rung, its next
+    /// [`Link::peek`] says that the lender is gone, and it lets go when it fails, too. No call may return
+    /// while its buffers are lent.
     fn settled(&self) -> Result<bool>;
 
     /// An error where the peer takes no more part: it left, failed, or died. Costs a system call; for a

@@ -1,8 +1,7 @@
-//! Whether the rank at the other end of a link still takes part.
-
-use std::sync::atomic::{AtomicU32, Ordering};
+//! Whether the rank at the other end of a link still takes part; checked in `tests/models.rs`.
 
 use crate::error::{Error, Kind, Result};
+use crate::sys::atomic::{AtomicU32, Ordering};
 
 /// Written by one rank, read by its peer. Zero, as fresh memory is: taking part.
 #[derive(Debug, Default)]
@@ -39,5 +38,12 @@ impl Presence {
             LEFT => Err(Error::new(Kind::PeerLost, "it has left the communicator")),
             _ => Err(Error::new(Kind::PeerLost, "it left the communicator after an error of its own")),
         }
+    }
+
+    /// For a reader that found nothing: an error where nothing will come any more. What was sent before
+    /// the rank left counts, so `come` looks once more after the news.
+    #[inline]
+    pub(crate) fn check_after(&self, come: impl FnOnce() -> bool) -> Result<()> {
+        self.check().or_else(|lost| if come() { Ok(()) } else { Err(lost) })
     }
 }

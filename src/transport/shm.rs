@@ -276,11 +276,7 @@ impl Link for ShmLink {
     fn peek(&self) -> Result<Option<Message<'_>>> {
         let slot = self.incoming();
         if !self.reader.arrived(&slot.number) {
-            // What it sent before it left counts; so look again after the news.
-            return match self.theirs().presence.check() {
-                Err(lost) if !self.reader.arrived(&slot.number) => Err(lost),
-                _ => Ok(None),
-            };
+            return self.theirs().presence.check_after(|| self.reader.arrived(&slot.number)).map(|()| None);
         }
         let payload = slot.place(slot.len.load(Ordering::Relaxed)).ok_or_else(|| forged("a length"))?;
         Ok(Some(Message { digest: slot.digest.load(Ordering::Relaxed), payload }))
@@ -326,5 +322,116 @@ impl Drop for ShmLink {
     fn drop(&mut self) {
         self.mine().presence.leave();
         self.ringer.ring();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    const TAG: Tag = Tag { digest: 1, body: [2; 4] };
+
+    fn soon() -> Deadline {
+        Deadline::after(Some(Duration::from_secs(20)))
+    }
+
+    /// A link, as the higher rank has it, to a peer that this test plays by hand.
+    fn played() -> (Box<dyn Link>, Shared<Layout>, UnixStream) {
+        let (mine, theirs) = UnixStream::pair().unwrap();
+        let (memory, fd) = Shared::<Layout>::create("kolo-test").unwrap();
+        let bell = Bell::new().unwrap();
+        let [page, event] = bell.descriptors();
+        send_hello(&mine, &[page, event, fd.as_fd()]).unwrap();
+        (link_over(theirs, false, &bell, soon()).unwrap(), memory, mine)
+    }
+
+    #[test]
+    fn lengths_that_fit_no_slot_are_refused() {
+        let (link, memory, _stream) = played();
+        let slot = &memory.rings[0][1];
+        slot.number.store(1, Ordering::Release);
+        for len in [SLOT as u64 + 1, 1 << 32, u64::MAX] {
+            slot.len.store(len, Ordering::Relaxed);
+            let error = link.peek().unwrap_err();
+            assert_eq!(error.kind(), Kind::PeerLost);
+            assert!(error.to_string().contains("wrote a length"), "{error}");
+        }
+        slot.len.store(SLOT as u64, Ordering::Relaxed);
+        assert_eq!(link.peek().unwrap().unwrap().payload.len(), SLOT);
+    }
+
+    #[test]
+    fn credits_that_nobody_earned_are_refused() {
+        let (link, memory, _stream) = played();
+        for _ in 0..CREDIT {
+            link.reserve(8).unwrap().unwrap();
+            link.commit(8, &TAG).unwrap();
+        }
+        memory.boards[0].released.store(CREDIT as u64 + 1, Ordering::Release);
+        assert!(link.reserve(8).unwrap_err().to_string().contains("wrote a credit"));
+        memory.boards[0].released.store(1, Ordering::Release);
+        assert!(link.reserve(8).unwrap().is_some());
+    }
+
+    #[test]
+    fn numbers_out_of_turn_are_no_messages() {
+        let (link, memory, _stream) = played();
+        for number in [2, CREDIT as u64 + 1, u64::MAX] {
+            memory.rings[0][1].number.store(number, Ordering::Release);
+            assert!(link.peek().unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn a_peer_whose_stream_ends_is_gone() {
+        let (link, _memory, stream) = played();
+        link.alive().unwrap();
+        drop(stream);
+        let error = link.alive().unwrap_err();
+        assert_eq!((error.kind(), error.to_string().as_str()), (Kind::PeerLost, "its process is gone"));
+    }
+
+    /// What the lower rank says of a peer that greets it by `greet`.
+    fn greeted<R>(greet: impl FnOnce(UnixStream) -> R) -> Error {
+        let (mine, theirs) = UnixStream::pair().unwrap();
+        let deadline = Deadline::after(Some(Duration::from_millis(200)));
+        let lower = thread::spawn(move || link_over(mine, true, &Bell::new().unwrap(), deadline).err());
+        let _kept = greet(theirs);
+        lower.join().unwrap().unwrap()
+    }
+
+    #[test]
+    fn strange_greetings_are_refused() {
+        let bell = Bell::new().unwrap();
+        let [page, event] = bell.descriptors();
+        let hello = HELLO.map(u64::to_ne_bytes);
+
+        let send = |bytes: &[u8], fds: &[BorrowedFd<'_>]| {
+            greeted(|stream| {
+                os::send_with(&stream, bytes, fds).unwrap();
+                stream
+            })
+        };
+        let error = send(&[7; 24], &[page, event]);
+        assert_eq!(error.kind(), Kind::Refused);
+        assert!(error.to_string().contains("use one build"), "{error}");
+
+        let error = send(hello.as_flattened(), &[page]);
+        assert_eq!(error.kind(), Kind::Refused);
+        assert!(error.to_string().contains("1 descriptors instead of 2"), "{error}");
+
+        // An eventfd is no memory.
+        let error = send(hello.as_flattened(), &[event, page]);
+        assert_eq!(error.kind(), Kind::Refused);
+        assert!(error.to_string().contains("cannot be trusted"), "{error}");
+    }
+
+    #[test]
+    fn a_peer_that_ends_or_stays_silent_is_said() {
+        assert_eq!(greeted(drop).kind(), Kind::PeerLost);
+        assert_eq!(greeted(|stream| stream).kind(), Kind::Deadline);
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kolo::Result;
+use kolo::kernel;
 use kolo::memory::{Bell, View};
 use kolo::transport::{Link, Tag};
 
@@ -121,14 +122,11 @@ pub(crate) fn mix(number: u64) -> u64 {
 }
 
 pub(crate) fn write(place: View<'_>, bytes: &[u8]) {
-    assert!(place.is_writable() && place.len() == bytes.len());
-    // SAFETY: the view is valid for that many bytes, and the link gave it to this rank to write.
-    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place.as_ptr(), bytes.len()) };
+    kernel::copy(&[place], View::read(bytes));
 }
 
 pub(crate) fn read(place: View<'_>) -> Vec<u8> {
     let mut bytes = vec![0; place.len()];
-    // SAFETY: the view is valid for that many bytes, and the link gave it to this rank to read.
-    unsafe { std::ptr::copy_nonoverlapping(place.as_ptr(), bytes.as_mut_ptr(), place.len()) };
+    kernel::copy(&[View::write(&mut bytes)], place);
     bytes
 }

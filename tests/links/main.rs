@@ -38,6 +38,7 @@ macro_rules! suite {
             what_was_not_reserved_is_not_sent,
             lent_messages_are_read_until_settled,
             what_was_lent_is_taken_back_on_failure,
+            a_reader_that_fails_lets_go,
             failure_is_news_after_the_last_message,
             leaving_is_news_after_the_last_message,
             a_failed_peer_gives_no_more_credit,

@@ -212,13 +212,37 @@ fn what_needs_no_run() {
 }
 
 #[test]
+fn a_message_left_over() {
+    let kind = CollectiveKind::Barrier;
+    let greet = |rank: usize| {
+        let mut plan = Builder::new(1, 1);
+        plan.lane(0).send(input(0), 1 - rank).recv(1 - rank, output(0));
+        plan.simple()
+    };
+    let mut plans = [0, 1].map(greet);
+    prove(kind.at(0), &plans).expect("both came");
+    let again = plans[0].lanes[0].steps[0].clone();
+    plans[0].lanes[0].steps.push(again);
+    check(
+        kind,
+        &plans,
+        "rank 0, lane 0, step 2 (send: in[0] -> to 1): its message to rank 1 is never received",
+    );
+}
+
+#[test]
 fn scratch_does_not_last_from_round_to_round() {
-    // Lane 1 fills the bank for the first round only after lane 0 has read it: by tokens of the round before.
+    let kind = CollectiveKind::AllReduce;
     let mut plan = Builder::new(1, 1);
     plan.lane(0).finish(scratch(0, 0), output(0)).copy(input(0), scratch(0, 0));
+    check(kind, &[plan.simple()], "it reads block 0 of scratch0[0] before that is written");
+    // Another lane may be rounds ahead.
+    let mut plan = Builder::new(1, 1);
+    plan.lane(0).copy(input(0), scratch(0, 0));
+    plan.lane(1).finish(scratch(0, 0), output(0));
     check(
-        CollectiveKind::AllReduce,
+        kind,
         &[plan.simple()],
-        "it reads block 0 of scratch0[0] before that is written",
+        "rank 0, lane 1, step 0 (finish: scratch0[0] -> finish -> out[0]): it reads block 0 of scratch0[0] before that is written",
     );
 }

@@ -1,9 +1,12 @@
-//! Every one-step mutation of every plan is refused, or the plan still proves: then it is equivalent.
+//! Every one-step mutation of every plan is refused, or the plan still proves: then it is equivalent, and
+//! walks well in random orders, too.
 
 use std::collections::BTreeMap;
 
+use super::walk::walk;
 use super::{cases, plans};
-use kolo::plan::{Plan, Source, Span, Step, prove};
+use kolo::algorithm;
+use kolo::plan::{CollectiveKind, Plan, Source, Span, Step, prove};
 
 /// A way to change one step of a lane; nothing where it changes nothing.
 type Mutation = (&'static str, Box<dyn Fn(&mut Vec<Step>)>);
@@ -79,6 +82,12 @@ fn every_one_step_mutation_is_refused_or_equivalent() {
                                 )
                             };
                             assert!(!equivalent || matches!(name, "swap" | "duplicate"), "{}", case());
+                            let walked = if equivalent {
+                                walk(collective, &plans, u64::from(at as u32))
+                            } else {
+                                Ok(())
+                            };
+                            assert_eq!(walked, Ok(()), "{}", case());
                             plans[rank].lanes[lane].steps = whole;
                         }
                     }
@@ -89,4 +98,28 @@ fn every_one_step_mutation_is_refused_or_equivalent() {
             counts.iter().map(|(name, [refused, equal])| format!("{name} {refused} + {equal}")).collect();
         println!("{:>9} {:>14}   {}", algorithm.name(), kind.name(), printed.join(", "));
     }
+}
+
+#[test]
+fn proved_plans_walk_well_in_any_order() {
+    for (algorithm, kind) in cases() {
+        for ranks in [1, 2, 3, 4, 5, 6, 7, 8, 11] {
+            let collective = kind.at(ranks - 1);
+            let plans = plans(algorithm, collective, ranks);
+            for seed in 0..8 {
+                let walked = walk(collective, &plans, seed);
+                assert_eq!(walked, Ok(()), "{} {kind} of {ranks}, seed {seed}", algorithm.name());
+            }
+        }
+    }
+}
+
+/// The walk finds what the prover finds, or it would be no second opinion.
+#[test]
+fn a_lent_source_overwritten_shows_in_some_walk() {
+    let collective = CollectiveKind::AllReduce.at(0);
+    let mut plans = plans(algorithm::find("direct").expect("there"), collective, 4);
+    plans.iter_mut().for_each(|plan| plan.lends = true);
+    assert!(prove(collective, &plans).is_err());
+    assert!((0..64).any(|seed| walk(collective, &plans, seed).is_err()));
 }

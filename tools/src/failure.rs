@@ -3,7 +3,10 @@
 use std::fmt;
 use std::io::{self, Write};
 
-/// A wrong command line: exit code 2.
+/// The exit code of what the person at the terminal can mend; everything else that fails exits with 1.
+pub(crate) const USAGE: i32 = 2;
+
+/// A wrong command line.
 #[derive(Debug)]
 pub(crate) struct Usage(pub(crate) String);
 
@@ -21,13 +24,24 @@ pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
 }
 
 /// Says what went wrong, on one line, and returns the exit code. A closed pipe is no failure: whoever
-/// read has seen enough.
+/// read has seen enough. What another rank says better is not said again.
 pub(crate) fn report(error: &anyhow::Error) -> u8 {
     if closed_pipe(error) {
         return 0;
     }
-    say(&format!("{error:#}"));
-    if error.chain().any(is_usage) { 2 } else { 1 }
+    if !said_elsewhere(error) {
+        say(&format!("{error:#}"));
+    }
+    if error.chain().any(is_usage) { USAGE as u8 } else { 1 }
+}
+
+/// Whether an error only tells of the failure of another rank.
+pub(crate) fn is_echo(error: &anyhow::Error) -> bool {
+    said_elsewhere(error)
+        || error
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<kolo::Error>())
+            .any(|error| error.kind() == kolo::Kind::PeerLost)
 }
 
 /// The same for what the command line's parser refused; help and version are asked for, not refused.
@@ -38,12 +52,17 @@ pub(crate) fn report_parse(error: &clap::Error) -> u8 {
         return error.exit_code() as u8;
     }
     say(&one_line(&error.render().to_string()));
-    2
+    USAGE as u8
+}
+
+fn said_elsewhere(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<kolo_trainer::Error>().is_some_and(kolo_trainer::Error::is_echo)
 }
 
 fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause.is::<Usage>()
         || cause.downcast_ref::<kolo::Error>().is_some_and(|error| error.kind() == kolo::Kind::Usage)
+        || cause.downcast_ref::<kolo_trainer::Error>().is_some_and(kolo_trainer::Error::is_usage)
 }
 
 fn closed_pipe(error: &anyhow::Error) -> bool {

@@ -5,7 +5,9 @@ mod doctor;
 mod failure;
 mod launch;
 mod plan;
+mod ranks;
 mod run;
+mod train;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -18,6 +20,7 @@ const EXAMPLES: &str = "\
 Examples:
   kolo run -n 4 -- ./my_program        start a program as four ranks
   kolo bench all_reduce -n 2 --check   measure a collective, and check every element
+  kolo train --ranks 4 --tp 2 --pp 2   train on the text of this folder
   kolo plan show all_reduce --algorithm ring --ranks 4
   kolo doctor                          what this machine offers";
 
@@ -35,6 +38,8 @@ enum Command {
     Run(run::Options),
     /// Measure a collective, and check every element
     Bench(bench::Options),
+    /// Train a transformer whose parallelism runs through kolo's collectives
+    Train(train::Options),
     /// Show, prove and price plans
     Plan(plan::Options),
     /// What this machine offers, and why a transport is out
@@ -74,6 +79,7 @@ fn main() -> ExitCode {
     let code = match cli.command {
         Command::Run(options) => run::run(options),
         Command::Bench(options) => bench::bench(&options),
+        Command::Train(options) => train::train(&options),
         Command::Plan(options) => plan::plan(&options),
         Command::Doctor(options) => doctor::doctor(&options),
         Command::Completions(options) => completions(&options),

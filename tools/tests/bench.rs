@@ -2,8 +2,12 @@
 
 mod support;
 
+use std::io::Read;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::{finish, folder, kolo};
+use support::{finish, folder, kolo, lives, run_script, until, written_pids};
 
 /// Runs a short benchmark with `--check` and `--json`, and returns what it reports.
 fn report(name: &str, arguments: &[&str]) -> Value {
@@ -55,50 +59,6 @@ fn the_report_has_the_form_that_it_promises() {
 }
 
 #[test]
-fn every_collective_is_right_between_threads() {
-    for collective in [
-        "all_reduce",
-        "reduce_scatter",
-        "all_gather",
-        "broadcast",
-        "reduce",
-        "gather",
-        "scatter",
-        "all_to_all",
-        "barrier",
-        "send_recv",
-    ] {
-        for ranks in ["1", "2", "3", "5"] {
-            let arguments = [collective, "-n", ranks, "-t", "local", "--counts", "0,1,7,1000"];
-            assert_eq!(wrong(&report(&format!("local-{collective}"), &arguments)), 0, "{arguments:?}");
-        }
-    }
-}
-
-#[test]
-fn blocks_may_differ_in_length() {
-    for collective in ["reduce_scatter", "all_gather", "gather", "scatter", "all_to_all"] {
-        let arguments = [collective, "-n", "5", "-t", "local", "--counts", "0,1,7,1000", "--uneven"];
-        let report = report(&format!("uneven-{collective}"), &arguments);
-        assert_eq!((wrong(&report), &report["uneven"]), (0, &Value::from(true)), "{collective}");
-    }
-}
-
-#[test]
-fn every_dtype_and_operator_is_right_between_threads() {
-    for dtype in ["f64", "f32", "f16", "bf16", "f8e4m3", "f8e5m2", "i8", "u16", "i32", "u64"] {
-        for op in ["sum", "prod", "min", "max", "average", "premul", "xor", "user"] {
-            if op == "xor" && dtype.contains('f') {
-                continue;
-            }
-            let arguments =
-                ["all_reduce", "-n", "3", "-t", "local", "--counts", "1,333", "-d", dtype, "-o", op];
-            assert_eq!(wrong(&report(&format!("op-{dtype}-{op}"), &arguments)), 0, "{arguments:?}");
-        }
-    }
-}
-
-#[test]
 fn ranks_are_processes_otherwise() {
     for collective in ["all_reduce", "all_to_all", "send_recv"] {
         let arguments = [collective, "-n", "3", "-t", "shm", "--counts", "1,1000"];
@@ -124,6 +84,43 @@ fn a_launchers_ranks_are_not_started_again() {
     let (code, _, err) = finish(&mut command);
     assert_eq!(code, 2);
     assert!(err.contains("--ranks: the launcher started 2"), "{err}");
+}
+
+/// A benchmark that goes on for ever, its launcher's output, and the processes of its two ranks.
+fn endless(name: &str) -> (std::process::Child, Vec<i32>) {
+    let pids = folder(name);
+    let script = format!(
+        "echo $$ >{}/$KOLO_RANK; exec {} bench all_reduce -t shm -e 8 --iters 1000000000",
+        pids.display(),
+        env!("CARGO_BIN_EXE_kolo")
+    );
+    let launcher = run_script(2, &script).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    until("both ranks run", || written_pids(&pids).len() == 2);
+    // The head of the table comes once they have met.
+    let mut launcher = launcher.expect("cannot start");
+    let mut first = [0];
+    launcher.stdout.as_mut().expect("a pipe").read_exact(&mut first).expect("output");
+    (launcher, written_pids(&pids))
+}
+
+#[test]
+fn a_killed_rank_ends_the_benchmark_and_is_named() {
+    let (launcher, pids) = endless("killed");
+    kill_process(Pid::from_raw(pids[0]).expect("a process"), Signal::KILL).expect("cannot kill");
+    let output = launcher.wait_with_output().expect("cannot wait");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(137), "{err}");
+    assert!(err.contains("was killed by SIGKILL (signal 9)"), "{err}");
+    until("all are gone", || !pids.iter().any(|&pid| lives(pid)));
+}
+
+#[test]
+fn an_interrupted_benchmark_leaves_nobody() {
+    let (launcher, pids) = endless("interrupted");
+    kill_process(Pid::from_child(&launcher), Signal::INT).expect("cannot signal");
+    let output = launcher.wait_with_output().expect("cannot wait");
+    assert_eq!(output.status.code(), Some(130));
+    until("all are gone", || !pids.iter().any(|&pid| lives(pid)));
 }
 
 #[test]

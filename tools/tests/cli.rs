@@ -9,9 +9,11 @@ const COMMANDS: &[&[&str]] = &[
     &[],
     &["run"],
     &["bench"],
+    &["train"],
     &["plan"],
     &["plan", "show"],
     &["plan", "prove"],
+    &["plan", "price"],
     &["doctor"],
     &["completions"],
 ];
@@ -51,6 +53,8 @@ fn wrong_input_gets_one_line() {
     let folder = folder("wrong-input");
     let missing = folder.join("nowhere/file.json").display().to_string();
     let text = folder.join("file.txt").display().to_string();
+    let empty = folder.join("empty.txt").display().to_string();
+    std::fs::write(&empty, "").expect("cannot write");
     // (exit code, words of the line, arguments)
     let table: &[(i32, &[&str], &[&str])] = &[
         (2, &["unrecognized subcommand 'bnech'", "'bench'"], &["bnech"]),
@@ -91,6 +95,14 @@ fn wrong_input_gets_one_line() {
         (2, &["not provided", "<COLLECTIVE>"], &["plan", "prove", "-n", "4"]),
         (2, &["3-1 is empty"], &["plan", "prove", "--all", "-n", "3-1"]),
         (2, &["--root: all_reduce has no root"], &["plan", "prove", "all_reduce", "-n", "4", "--root", "1"]),
+        (2, &["unknown transport `smoke`"], &["plan", "price", "all_reduce", "-n", "4", "-t", "smoke"]),
+        (2, &["4 ranks", "multiple of 3"], &["train", "-n", "4", "--tp", "3"]),
+        (2, &["layers (4)", "pp (3)"], &["train", "--pp", "3"]),
+        (2, &["'many' for '--steps"], &["train", "--steps", "many"]),
+        (2, &["unknown transport `smoke`"], &["train", "--transport", "smoke"]),
+        (1, &["cannot write", "nowhere"], &["train", "--metrics", &missing]),
+        (1, &["cannot read", "nowhere"], &["train", "--text", &missing]),
+        (2, &["empty.txt"], &["train", "--tp", "2", "--text", &empty]),
         (2, &["'csh'", "bash"], &["completions", "csh"]),
     ];
     for (expected, words, arguments) in table {
@@ -111,6 +123,28 @@ fn a_wrong_environment_gets_one_line_too() {
         assert_eq!((code, err.lines().count()), (2, 1), "{key}={value}: {err}");
         assert!(err.contains(value) && !err.contains("backtrace"), "{key}={value}: {err}");
     }
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let place = taken.local_addr().expect("an address").to_string();
+    let mut command = kolo(["bench", "all_reduce", "-e", "8"]);
+    let command = command.env("KOLO_RANK", "0").env("KOLO_SIZE", "2").env("KOLO_RENDEZVOUS", &place);
+    let (code, _, err) = finish(command.env("KOLO_SECRET", "sixteen bytes or more"));
+    assert_eq!((code, err.lines().count()), (1, 1), "{err}");
+    assert!(err.contains(&place) && err.contains("in use"), "{err}");
+}
+
+#[test]
+fn a_file_that_is_no_text_is_named_once() {
+    let file = folder("no-text").join("noise.bin");
+    let noise: Vec<u8> = (0..100_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    std::fs::write(&file, noise).expect("cannot write");
+    let path = file.to_str().expect("UTF-8");
+    let (code, _, err) = finish(&mut kolo(["train", "-n", "2", "--tp", "2", "--text", path]));
+    assert_eq!((code, err.lines().count()), (2, 1), "{err}");
+    assert!(err.contains("noise.bin"), "{err}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn ranks_learn_their_place() {
         "-n",
         "3",
         "--transport",
-        "tcp",
+        "shm",
         "--env",
         "EXTRA=a=b",
         "--no-tag",
@@ -170,6 +170,26 @@ fn ranks_that_a_passed_on_signal_ends_are_no_news() {
     kill_process(Pid::from_child(&launcher), Signal::INT).expect("cannot signal");
     let output = launcher.wait_with_output().expect("cannot wait");
     assert_eq!((output.status.code(), output.stderr.len()), (Some(130), 0));
+}
+
+#[test]
+fn signals_that_were_ignored_stay_ignored() {
+    let folder = folder("nohup");
+    let script = format!(
+        "trap '' HUP; exec {} run -n 2 -- sh -c 'echo $$ >{}/$KOLO_RANK; exec sleep 1000'",
+        env!("CARGO_BIN_EXE_kolo"),
+        folder.display()
+    );
+    let mut launcher = std::process::Command::new("sh").args(["-c", &script]).spawn().expect("cannot start");
+    until("both ranks run", || written_pids(&folder).len() == 2);
+    let signal = |signal| kill_process(Pid::from_child(&launcher), signal).expect("cannot signal");
+    // To hear it twice would be to kill the job.
+    for _ in 0..2 {
+        signal(Signal::HUP);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    signal(Signal::TERM);
+    assert_eq!(launcher.wait().expect("cannot wait").code(), Some(128 + Signal::TERM.as_raw()));
 }
 
 #[test]

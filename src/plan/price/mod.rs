@@ -76,5 +76,5 @@ fn cut(plan: &Plan, slot: u32, bytes: u64) -> (u64, u64) {
 
 /// How many picoseconds so many bytes take at so many a microsecond.
 fn ps(bytes: u64, per_us: u32) -> u64 {
-    (u128::from(bytes) * 1_000_000 / u128::from(per_us.max(1))) as u64
+    bytes.saturating_mul(1_000_000) / u64::from(per_us.max(1))
 }

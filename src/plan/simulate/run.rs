@@ -57,7 +57,7 @@ pub(super) struct Run<'a> {
     tokens: BTreeMap<(u32, u32), VecDeque<Token>>,
     order: Option<Order>,
     /// Lanes that may be able to go on, and whether each lane is among them.
-    ready: Vec<u32>,
+    ready: VecDeque<u32>,
     queued: Vec<bool>,
     /// The longest chain of messages that each lane has seen, and that of the first round.
     hops: Vec<u32>,
@@ -90,7 +90,7 @@ impl<'a> Run<'a> {
             memories,
             tokens: BTreeMap::new(),
             order,
-            ready: (0..lanes as u32).rev().collect(),
+            ready: (0..lanes as u32).collect(),
             queued: vec![true; lanes],
             hops: vec![0; lanes],
             longest: 0,
@@ -101,7 +101,7 @@ impl<'a> Run<'a> {
 
     /// Runs to the end.
     pub(super) fn run(mut self) -> Result<Outcome, Box<Refusal>> {
-        while let Some(lane) = self.ready.pop() {
+        while let Some(lane) = self.ready.pop_front() {
             self.queued[lane as usize] = false;
             self.advance(lane as usize)?;
         }
@@ -334,7 +334,7 @@ impl<'a> Run<'a> {
 
     fn wake(&mut self, lane: u32) {
         if !std::mem::replace(&mut self.queued[lane as usize], true) {
-            self.ready.push(lane);
+            self.ready.push_back(lane);
         }
     }
 

@@ -15,95 +15,35 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use kolo::config::{Config, Launcher};
 use kolo::{Communicator, ReduceOp};
 
-use crate::failure::usage;
-use crate::launch::Job;
+use crate::ranks::Ranks;
 use machine::Load;
 use measure::Bench;
-pub(crate) use options::Options;
 use options::Settings;
+pub(crate) use options::{Options, parse_size};
 use report::Report;
 use value::{Value, with_dtype};
 
 /// Ranks to start where nobody said how many.
 const RANKS: usize = 2;
 
-/// The transport whose ranks are threads of one process.
-const LOCAL: &str = "local";
-
 /// Runs the benchmark: as a rank of whoever started us, or else by starting ranks.
 pub(crate) fn bench(options: &Options) -> Result<u8> {
     let settings = options.settings()?;
-    let mut config = Config::from_env()?;
-    if let Some(names) = &settings.transport {
-        config.transports = Some(names.split(',').map(str::to_owned).collect());
-    }
-    let local = settings.transport.as_deref() == Some(LOCAL);
-    if config.launcher != Launcher::None {
-        return join(options, &settings, &config);
-    }
-    let ranks = options.ranks.unwrap_or(RANKS);
-    settings.check_ranks(ranks)?;
-    settings.check_files()?;
-    if local {
-        return as_threads(&settings, ranks, &config);
-    }
-    let mut job = Job::ourselves(ranks);
-    job.environment.extend(settings.transport.iter().map(|name| ("KOLO_TRANSPORT".into(), name.into())));
-    job.run()
+    let ranks = Ranks { asked: options.ranks, default: RANKS, transport: settings.transport.as_deref() };
+    let check = |ranks, files| {
+        settings.check_ranks(ranks)?;
+        if files { settings.check_files() } else { Ok(()) }
+    };
+    ranks.run(check, |communicator| run_rank(communicator, &settings))
 }
 
-/// One rank of a job that a launcher started.
-fn join(options: &Options, settings: &Settings, config: &Config) -> Result<u8> {
-    let size = config.size;
-    if options.ranks.is_some_and(|ranks| ranks != size) {
-        return Err(usage(format!("--ranks: the launcher started {size}")));
-    }
-    if size > 1 && settings.transport.as_deref() == Some(LOCAL) {
-        return Err(usage(
-            "--transport local: its ranks are threads of one process, which no launcher starts",
-        ));
-    }
-    settings.check_ranks(size)?;
-    if config.rank == 0 {
-        settings.check_files()?;
-    }
-    run_rank(&mut Communicator::join(config)?, settings)
-}
-
-fn as_threads(settings: &Settings, ranks: usize, config: &Config) -> Result<u8> {
-    let communicators = Communicator::threads(ranks, config)?;
-    let codes: Vec<Result<u8>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = communicators
-            .into_iter()
-            .map(|mut communicator| scope.spawn(move || run_rank(&mut communicator, settings)))
-            .collect();
-        threads.into_iter().map(|thread| thread.join().expect("a rank panicked")).collect()
-    });
-    // Where one rank failed on its own account, the others only tell of the loss of it.
-    let mut worst = 0;
-    let mut lost = None;
-    for code in codes {
-        match code {
-            Ok(code) => worst = worst.max(code),
-            Err(error) if is_echo(&error) => lost = lost.or(Some(error)),
-            Err(error) => return Err(error),
-        }
-    }
-    lost.map_or(Ok(worst), Err)
-}
-
-fn is_echo(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<kolo::Error>().is_some_and(|error| error.kind() == kolo::Kind::PeerLost)
-}
-
-fn run_rank(communicator: &mut Communicator, settings: &Settings) -> Result<u8> {
+fn run_rank(mut communicator: Communicator, settings: &Settings) -> Result<u8> {
     if let (Some(name), Some(kind)) = (&settings.algorithm, settings.operation.kind()) {
         communicator.set_algorithm(kind, Some(name))?;
     }
-    let wrong = with_dtype!(settings.dtype, T => measure_all::<T>(communicator, settings))?;
+    let wrong = with_dtype!(settings.dtype, T => measure_all::<T>(&mut communicator, settings))?;
     Ok(u8::from(wrong > 0))
 }
 

@@ -5,9 +5,9 @@ use std::fmt::Write;
 use super::report::{Report, Row, Timing};
 
 const WIDTH: f64 = 860.0;
-const HEIGHT: f64 = 420.0;
+const HEIGHT: f64 = 432.0;
 /// One panel's drawing area: left edge, top, width, height; the second one stands beside it.
-const PANEL: (f64, f64, f64, f64) = (64.0, 84.0, 330.0, 270.0);
+const PANEL: (f64, f64, f64, f64) = (64.0, 98.0, 330.0, 270.0);
 const NEXT: f64 = 432.0;
 
 /// A line: its name, its colour, where it takes a row's numbers from.

@@ -48,6 +48,7 @@ pub(crate) struct Plan {
     pub(crate) algorithm: String,
     /// As `kolo plan prove` prints it.
     pub(crate) id: String,
+    /// `None` where the algorithm was named, so that no price was asked.
     pub(crate) predicted_us: f64,
 }
 
@@ -103,7 +104,8 @@ impl Report {
     pub(crate) fn print_row(&self, row: &Row, out: &mut impl Write) -> io::Result<()> {
         let root = self.root.map_or("-1".to_owned(), |root| root.to_string());
         let plan = row.plan.as_ref().map_or("-".to_owned(), |plan| {
-            format!("{} {} {}", plan.algorithm, plan.id, decimals(plan.predicted_us))
+            let predicted = decimals(plan.predicted_us);
+            format!("{} {} {predicted}", plan.algorithm, plan.id)
         });
         let (bytes, count) = (row.bytes.to_string(), row.count.to_string());
         let columns = [&bytes, &count, self.dtype, self.op.unwrap_or("none"), &root];

@@ -1,11 +1,12 @@
 //! What the environment says, which transports reach, and which launchers are there.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 
 use kolo::bootstrap::{Door, Node, Secret};
 use kolo::config::{Config, Launcher, VARIABLES, Way};
 use kolo::topology::Cost;
-use kolo::transport::{self, Transport};
+use kolo::transport::{self, Reason, Transport};
 
 use super::Fact;
 
@@ -58,25 +59,26 @@ pub(super) fn settings() -> Vec<Fact> {
 
 /// Whether each transport reaches another process of this machine, or why not.
 pub(super) fn transports() -> Vec<Fact> {
-    let me = match here() {
-        Ok(me) => me,
-        Err(error) => return vec![Fact::found("transports", Err(error))],
+    let fact = |transport: &dyn Transport| {
+        let priced = |Cost { latency_ns, bytes_per_us }| {
+            let gbps = f64::from(bytes_per_us) / 1e3;
+            format!("reaches other processes here, priced at {latency_ns} ns and {gbps:.1} GB/s")
+        };
+        Fact::found(transport.name(), reach(transport).map(priced))
     };
-    let peer = Node { process: me.process.map(|byte| !byte), ..me.clone() };
-    let reach = |transport: &dyn Transport| match transport.reach(&me, &peer) {
-        Ok(Cost { latency_ns, bytes_per_us }) => Ok(format!(
-            "reaches other processes here, priced at {latency_ns} ns and {:.1} GB/s",
-            f64::from(bytes_per_us) / 1e3
-        )),
-        Err(why) => Err(why),
-    };
-    transport::all(None).iter().map(|transport| Fact::found(transport.name(), reach(&**transport))).collect()
+    transport::all(None).iter().map(|transport| fact(&**transport)).collect()
 }
 
-/// This process's card.
-fn here() -> kolo::Result<Node> {
-    let door = Door::open("kolo-doctor", 0, 1, Secret::random()?)?;
-    Ok(Node::here(&door))
+/// What it costs a transport to reach another process of this machine, or why it does not.
+pub(crate) fn reach(transport: &dyn Transport) -> Result<Cost, Reason> {
+    let card = || -> kolo::Result<Node> {
+        let door = Door::open("kolo-doctor", 0, 1, Secret::random()?)?;
+        // Doors are opened to TCP where a job needs them.
+        Ok(Node { tcp: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 1))], ..Node::here(&door) })
+    };
+    let me = card().map_err(|error| error.to_string())?;
+    let peer = Node { process: me.process.map(|byte| !byte), ..me.clone() };
+    transport.reach(&me, &peer)
 }
 
 /// Launchers that can be used besides `kolo run`.

@@ -9,6 +9,8 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
+pub(crate) use environment::reach;
+
 const EXAMPLES: &str = "\
 Examples:
   kolo doctor

@@ -14,7 +14,7 @@ mod output;
 mod supervise;
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -48,8 +48,8 @@ pub(crate) enum Output {
     Tagged,
     /// Whole lines as they are.
     Plain,
-    /// The launcher's own streams, so that ranks can draw on a terminal; and a rank that exits with a code
-    /// has itself said why.
+    /// As `Plain`, but terminals are the ranks' own, so that they can draw there; and a rank that exits
+    /// with a code has itself said why.
     Ours,
 }
 
@@ -101,7 +101,10 @@ impl Job {
     }
 
     fn command(&self, rank: usize, job: &str, secret: &str) -> Command {
-        let stream = || if self.output == Output::Ours { Stdio::inherit() } else { Stdio::piped() };
+        let stream = |terminal: bool| match self.output {
+            Output::Ours if terminal => Stdio::inherit(),
+            _ => Stdio::piped(),
+        };
         let mut command = Command::new(&self.program);
         command
             .args(&self.arguments)
@@ -116,8 +119,8 @@ impl Job {
             .env("KOLO_SECRET", secret)
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(if rank == 0 { supervise::stdin() } else { Stdio::null() })
-            .stdout(stream())
-            .stderr(stream())
+            .stdout(stream(io::stdout().is_terminal()))
+            .stderr(stream(io::stderr().is_terminal()))
             .kill_on_drop(true);
         command
     }

@@ -1,8 +1,10 @@
 //! Watches the ranks: forwards signals, and when one fails stops the rest.
 
+use std::future::poll_fn;
 use std::io::{self, IsTerminal};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
+use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
@@ -12,7 +14,7 @@ use tokio::process::{Child, ChildStdin};
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Output;
 use super::keeper::Keeper;
@@ -25,29 +27,38 @@ const GRACE: Duration = Duration::from_secs(2);
 /// a child of the rank holds the pipe.)
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// The signals that are passed on to the ranks.
-pub(super) struct Signals {
-    interrupt: unix::Signal,
-    terminate: unix::Signal,
-    hangup: unix::Signal,
-}
+/// How long the other ranks may take to fail on their own account, so that the right one is blamed.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// The signals that are passed on to the ranks: those that were not ignored already, as under nohup.
+pub(super) struct Signals(Vec<(Signal, unix::Signal)>);
 
 impl Signals {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: unix::signal(SignalKind::interrupt())?,
-            terminate: unix::signal(SignalKind::terminate())?,
-            hangup: unix::signal(SignalKind::hangup())?,
-        })
+        let ignored = ignored()?;
+        let heard = [Signal::INT, Signal::TERM, Signal::HUP].into_iter();
+        let heard = heard.filter(|signal| ignored & 1 << (signal.as_raw() - 1) == 0);
+        let listen = |signal: Signal| Ok((signal, unix::signal(SignalKind::from_raw(signal.as_raw()))?));
+        heard.map(listen).collect::<io::Result<_>>().map(Self)
     }
 
     async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.interrupt.recv() => Signal::INT,
-            _ = self.terminate.recv() => Signal::TERM,
-            _ = self.hangup.recv() => Signal::HUP,
-        }
+        poll_fn(|context| {
+            let came = self
+                .0
+                .iter_mut()
+                .find_map(|(signal, stream)| stream.poll_recv(context).is_ready().then_some(*signal));
+            came.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
+}
+
+/// The signals that this process ignores, signal n as bit n - 1.
+fn ignored() -> io::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    Ok(mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0))
 }
 
 /// How one rank ended.
@@ -91,10 +102,11 @@ pub(super) async fn supervise(
     while !ranks.is_empty() {
         tokio::select! {
             Some(end) = ranks.join_next() => {
-                let end = worst(end??, &mut ranks)?;
+                let end = end??;
                 if failed.is_some() || end.status.success() {
                     continue;
                 }
+                let end = culprit(end, &mut ranks).await?;
                 if let Some(line) = obituary(end, forwarded, output, ranks.is_empty()) {
                     printer.say(&line).await;
                 }
@@ -158,14 +170,19 @@ async fn attend(
     Ok(End { rank, status })
 }
 
-/// Of the ranks that have ended by now, the one to blame: where a signal ended one, the others only
-/// followed.
-fn worst(first: End, ranks: &mut JoinSet<io::Result<End>>) -> Result<End> {
+/// Of the ranks that fail at about the same time, the one to blame: where a signal ended one, the others
+/// only followed; and one of our own that knows that its usage was wrong knows more than the others.
+async fn culprit(first: End, ranks: &mut JoinSet<io::Result<End>>) -> Result<End> {
+    let gravity = |end: End| match (end.status.signal(), end.status.code()) {
+        (Some(_), _) => 2,
+        (None, Some(crate::failure::USAGE)) => 1,
+        _ => 0,
+    };
     let mut worst = first;
-    while let Some(next) = ranks.try_join_next() {
+    let end = Instant::now() + SETTLE;
+    while let Ok(Some(next)) = timeout_at(end, ranks.join_next()).await {
         let next = next??;
-        let graver = |end: End| (end.status.signal().is_some(), !end.status.success());
-        if graver(next) > graver(worst) {
+        if gravity(next) > gravity(worst) {
             worst = next;
         }
     }

@@ -1,5 +1,6 @@
 //! `kolo plan`: shows plans, proves them, prices them.
 
+mod price;
 mod prove;
 
 use std::io::{self, Write};
@@ -17,7 +18,8 @@ const EXAMPLES: &str = "\
 Examples:
   kolo plan show all_reduce --algorithm ring --ranks 4 --rank 1
   kolo plan prove all_reduce --algorithm ring --ranks 4096
-  kolo plan prove --all --ranks 1-64";
+  kolo plan prove --all --ranks 1-64
+  kolo plan price all_reduce --ranks 8";
 
 const SHOW_EXAMPLES: &str = "\
 Examples:
@@ -38,6 +40,8 @@ enum Action {
     Show(Show),
     /// Prove plans: each contribution exactly once, no deadlock, nothing overwritten while in use
     Prove(prove::Options),
+    /// Predict what each algorithm takes, and which one is walked
+    Price(price::Options),
 }
 
 #[derive(Args, Debug)]
@@ -67,6 +71,7 @@ pub(crate) fn plan(options: &Options) -> Result<u8> {
     match &options.action {
         Action::Show(options) => show(options),
         Action::Prove(options) => prove::prove(options),
+        Action::Price(options) => price::price(options),
     }
 }
 

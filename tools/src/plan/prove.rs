@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use kolo::algorithm::{self, Algorithm};
-use kolo::plan::{Collective, CollectiveKind, Proof};
+use kolo::plan::{Collective, CollectiveKind, Plan, Proof};
 use kolo::topology::Topology;
 
 use super::{find, rooted};
@@ -24,6 +24,9 @@ Examples:
 
 /// Up to so many ranks, collectives are proved from every root; above, from the first, the middle, the last.
 const EVERY_ROOT: usize = 8;
+
+/// Above so many ranks a job's plans are written on all cores.
+const LARGE: usize = 512;
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -90,12 +93,9 @@ pub(super) fn prove(options: &Options) -> Result<u8> {
         write_family(&mut out, family, own, &options.ranks.text)?;
     }
     let refused = verdicts.iter().filter(|verdict| verdict.is_err()).count();
-    writeln!(
-        out,
-        "{} plans proved, {refused} refused, in {:.1} s",
-        verdicts.len() - refused,
-        start.elapsed().as_secs_f64()
-    )?;
+    let (proved, seconds) = (verdicts.len() - refused, start.elapsed().as_secs_f64());
+    let plans = if proved == 1 { "plan" } else { "plans" };
+    writeln!(out, "{proved} {plans} proved, {refused} refused, in {seconds:.1} s")?;
     Ok(u8::from(refused > 0))
 }
 
@@ -134,8 +134,14 @@ fn roots(kind: CollectiveKind, ranks: usize) -> Vec<usize> {
 }
 
 fn prove_one(algorithm: &dyn Algorithm, collective: Collective, ranks: usize) -> Verdict {
-    let plans = algorithm::plans(algorithm, collective, &Topology::one_host(ranks))
-        .ok_or_else(|| "it has no plan".to_owned())?;
+    let topology = Topology::one_host(ranks);
+    let plan = |rank| algorithm.plan(collective, rank, &topology);
+    // A large job's plans are worth writing on several cores; those of many small jobs are spread already.
+    let plans: Option<Vec<Plan>> = match ranks > LARGE {
+        true => in_parallel(ranks, plan).into_iter().collect(),
+        false => (0..ranks).map(plan).collect(),
+    };
+    let plans = plans.ok_or_else(|| "it has no plan".to_owned())?;
     kolo::plan::prove(collective, &plans).map_err(|refusal| refusal.to_string())
 }
 
