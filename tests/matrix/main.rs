@@ -72,19 +72,7 @@ impl Turn {
         let root = self.one(&[0, size / 2, size - 1]);
         let skew = [self.0.below(5), self.0.below(5)];
         let salt = self.0.below(5);
-        Case {
-            transport,
-            size,
-            call,
-            algorithm,
-            dtype,
-            op,
-            count: 0,
-            root,
-            skew,
-            salt,
-            work: false,
-        }
+        Case { transport, size, call, algorithm, dtype, op, count: 0, root, skew, salt, work: false }
     }
 }
 
