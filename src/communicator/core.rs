@@ -90,7 +90,7 @@ impl Core {
         let begun = self.begin(ask, input)?;
         let input = prescaled(ask, input, &mut self.prescaled);
         let request = request(ask, &begun, input, output);
-        let outcome = self.engine.run(&self.routes[begun.route].1, &request, self.settings.deadline);
+        let outcome = self.engine.run(&self.routes[begun.route].1, request, self.settings.deadline);
         outcome.map_err(|error| self.fail(error, &begun.signature))
     }
 
@@ -141,13 +141,13 @@ impl Core {
     pub(super) fn ride<'a>(
         &'a mut self,
         ask: &'a Ask,
-        begun: &Begun,
+        begun: &'a Begun,
         input: View<'a>,
         output: View<'a>,
     ) -> Ride<'a> {
         let input = prescaled(ask, input, &mut self.prescaled);
         let request = request(ask, begun, input, output);
-        self.engine.ride(&self.routes[begun.route].1, &request)
+        self.engine.ride(&self.routes[begun.route].1, request)
     }
 
     /// The cursors of a call that has begun, and its waiting.
@@ -232,9 +232,9 @@ fn prescaled<'a>(ask: &Ask, input: View<'a>, prescaled: &'a mut Scratch) -> View
     }
 }
 
-fn request<'a>(ask: &'a Ask, begun: &Begun, input: View<'a>, output: View<'a>) -> Request<'a> {
+fn request<'a>(ask: &'a Ask, begun: &'a Begun, input: View<'a>, output: View<'a>) -> Request<'a> {
     Request {
-        signature: begun.signature,
+        signature: &begun.signature,
         shape: ask.shape(),
         input,
         output,

@@ -11,15 +11,16 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use super::Request;
 use super::extent::Extents;
 use super::link::{Links, Wanted};
-use super::route::{Hop, Operand, Route};
+use super::route::{Hop, Move, Operand, Route};
 use super::signature::Signature;
 use crate::error::{Error, Kind, Result};
 use crate::kernel::{self, Reducer};
 use crate::memory::View;
 use crate::plan::{Memory, Span};
-use crate::transport::{Message, Tag};
+use crate::transport::Tag;
 
 /// Below this many bytes a copy is cheaper than lending and waiting for the loan's end.
 const WORTH_LENDING: usize = 16 << 10;
@@ -27,22 +28,14 @@ const WORTH_LENDING: usize = 16 << 10;
 /// What one call works on.
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
-    /// What all ranks must agree on.
-    pub signature: Signature,
-    /// The same, as it travels.
+    /// What the caller wants.
+    pub request: Request<'a>,
+    /// Its signature, as it travels.
     pub tag: Tag,
     /// Where the blocks lie.
     pub extents: Extents<'a>,
-    /// The caller's input.
-    pub input: View<'a>,
-    /// The caller's output.
-    pub output: View<'a>,
     /// The engine's own memory.
     pub scratch: View<'a>,
-    /// How to combine, where the collective does.
-    pub reducer: Option<&'a Reducer>,
-    /// Whether each rank knows only its own edges: then lengths are compared per edge.
-    pub edges: bool,
 }
 
 /// How far a walk has come.
@@ -149,10 +142,7 @@ impl Walk {
         call: &Call<'_>,
     ) -> Result<Tried> {
         match hop {
-            Hop::Move { sources, finish, into, to, span, lends } => {
-                let step = Moving { sources, finish: *finish, into: *into, to, span: *span, round };
-                step.attempt(*lends, links, call)
-            }
+            Hop::Move(step) => Moving { step, round, call }.attempt(links),
             Hop::Post(to) => {
                 *self.tokens_of((lane, *to)) += 1;
                 Ok(Tried::Done)
@@ -177,152 +167,149 @@ impl Walk {
     }
 }
 
-/// A [`Hop::Move`] in one round.
-struct Moving<'r> {
-    sources: &'r [Operand],
-    finish: bool,
-    into: Option<Span>,
-    to: &'r [u32],
-    span: Span,
+/// A step of a call, in one round.
+struct Moving<'r, 'c> {
+    step: &'r Move,
     round: usize,
+    call: &'r Call<'c>,
 }
 
-type Few<T> = SmallVec<[T; 4]>;
+/// As many as a step of eight ranks has.
+type Few<T> = SmallVec<[T; 8]>;
 
-impl Moving<'_> {
-    fn attempt(&self, lends: bool, links: &Links, call: &Call<'_>) -> Result<Tried> {
-        let len = self.len(call);
+impl<'c> Moving<'_, 'c> {
+    fn attempt(&self, links: &Links) -> Result<Tried> {
+        let Move { sources, to, .. } = self.step;
+        let len = self.len();
         // Later rounds send nothing where a block has run out; both sides know which.
         if self.round > 0 && len == 0 {
             return Ok(Tried::Done);
         }
-        let signature = self.signature(call);
-        let tag = if call.edges { signature.tag() } else { call.tag };
-        if lends && len >= WORTH_LENDING && links.at(self.to[0]).limits().lends {
-            return self.lend(links, call, &tag);
+        let of_edge = self.call.request.edges.then(|| self.signature().tag());
+        let tag = of_edge.as_ref().unwrap_or(&self.call.tag);
+        if self.step.lends && len >= WORTH_LENDING && links.at(to[0]).limits().lends {
+            return self.lend(links, tag);
         }
-        let mut incoming: Few<Message<'_>> = SmallVec::new();
-        for source in self.sources {
-            if let Operand::Link(at) = *source {
-                match links.peek(at)? {
-                    Some(message) => incoming.push(message),
-                    None => return Ok(Tried::Blocked(Blocker::Link(at, Wanted::Message))),
+        let mut incoming: Few<View<'_>> = SmallVec::new();
+        for at in received(sources) {
+            match links.peek(at)? {
+                Some(message) if message.digest == tag.digest && message.payload.len() == len => {
+                    incoming.push(message.payload);
                 }
+                Some(_) => return Err(self.mismatch(at, links)),
+                None => return Ok(Tried::Blocked(Blocker::Link(at, Wanted::Message))),
             }
         }
         let mut outgoing: Few<View<'_>> = SmallVec::new();
-        for &at in self.to {
+        for &at in to {
             match links.reserve(at, len)? {
                 Some(slot) => outgoing.push(slot),
                 None => return Ok(Tried::Blocked(Blocker::Link(at, Wanted::Credit))),
             }
         }
-        self.compare(&incoming, len, &tag, &signature, links)?;
-        self.fold(&incoming, &outgoing, call);
-        for &at in self.to {
-            links.commit(at, len, &tag)?;
+        self.fold(&incoming, &outgoing);
+        for &at in to {
+            links.commit(at, len, tag)?;
         }
-        for source in self.sources {
-            if let Operand::Link(at) = *source {
-                links.release(at)?;
-            }
+        for at in received(sources) {
+            links.release(at)?;
         }
         Ok(Tried::Done)
     }
 
     /// Where the `index`-th block of a span lies, in bytes of its memory.
     #[inline]
-    fn piece(&self, span: Span, index: u32, call: &Call<'_>) -> Range<usize> {
-        let block = span.block(index, call.extents.blocks() as u32);
-        call.extents.piece(span.memory, block as usize, self.round)
+    fn piece(&self, span: Span, index: u32) -> Range<usize> {
+        let extents = &self.call.extents;
+        let block = span.block(index, extents.blocks() as u32);
+        extents.piece(span.memory, block as usize, self.round)
     }
 
-    fn len(&self, call: &Call<'_>) -> usize {
-        (0..self.span.count).map(|index| self.piece(self.span, index, call).len()).sum()
+    /// The bytes of a message of this step.
+    #[inline]
+    fn len(&self) -> usize {
+        let span = self.step.span;
+        (0..span.count).map(|index| self.piece(span, index).len()).sum()
     }
 
     /// The call's signature; where ranks know only their own edges, with the edge's count in it.
-    fn signature(&self, call: &Call<'_>) -> Signature {
-        if !call.edges {
-            return call.signature;
+    fn signature(&self) -> Signature {
+        let Call { request, extents, .. } = self.call;
+        if !request.edges {
+            return *request.signature;
         }
-        let blocks = self.span.blocks(call.extents.blocks() as u32);
-        let counts = blocks.map(|block| call.extents.count(self.span.memory, block as usize));
-        Signature { count: counts.sum::<usize>() as u64, ..call.signature }
+        let span = self.step.span;
+        let blocks = span.blocks(extents.blocks() as u32);
+        let counts = blocks.map(|block| extents.count(span.memory, block as usize));
+        Signature { count: counts.sum::<usize>() as u64, ..*request.signature }
     }
 
     /// The `index`-th block of a span.
     #[inline]
-    fn view<'c>(&self, span: Span, index: u32, call: &Call<'c>) -> View<'c> {
+    fn view(&self, span: Span, index: u32) -> View<'c> {
         let place = match span.memory {
-            Memory::Input => call.input,
-            Memory::Output => call.output,
-            Memory::Scratch(_) => call.scratch,
+            Memory::Input => self.call.request.input,
+            Memory::Output => self.call.request.output,
+            Memory::Scratch(_) => self.call.scratch,
         };
-        place.part(self.piece(span, index, call))
+        place.part(self.piece(span, index))
     }
 
-    fn lend(&self, links: &Links, call: &Call<'_>, tag: &Tag) -> Result<Tried> {
-        let pieces: Few<View<'_>> =
-            (0..self.span.count).map(|index| self.view(self.span, index, call)).collect();
-        Ok(match links.lend(self.to[0], &pieces, tag)? {
+    fn lend(&self, links: &Links, tag: &Tag) -> Result<Tried> {
+        let Move { span, to, .. } = self.step;
+        let pieces: Few<View<'_>> = (0..span.count).map(|index| self.view(*span, index)).collect();
+        Ok(match links.lend(to[0], &pieces, tag)? {
             true => Tried::Done,
-            false => Tried::Blocked(Blocker::Link(self.to[0], Wanted::Credit)),
+            false => Tried::Blocked(Blocker::Link(to[0], Wanted::Credit)),
         })
     }
 
-    fn compare(
-        &self,
-        incoming: &[Message<'_>],
-        len: usize,
-        tag: &Tag,
-        signature: &Signature,
-        links: &Links,
-    ) -> Result<()> {
-        let peers = self.sources.iter().filter_map(|source| match *source {
-            Operand::Link(at) => Some(at),
-            Operand::Local(_) => None,
-        });
-        for (message, at) in incoming.iter().zip(peers) {
-            if message.digest != tag.digest || message.payload.len() != len {
-                let text = signature.contrast(links.at(at).body());
-                return Err(Error::new(Kind::Mismatch, text).with(links.port(at).peer as usize));
-            }
-        }
-        Ok(())
+    /// The peeked message is none of this call's.
+    #[cold]
+    fn mismatch(&self, at: u32, links: &Links) -> Error {
+        let text = self.signature().contrast(links.at(at).body());
+        Error::new(Kind::Mismatch, text).with(links.port(at).peer as usize)
     }
 
     /// Combines block by block: a message holds its span's blocks one after the other.
-    fn fold(&self, incoming: &[Message<'_>], outgoing: &[View<'_>], call: &Call<'_>) {
+    fn fold(&self, incoming: &[View<'_>], outgoing: &[View<'_>]) {
+        let Move { sources, finish, into, span, .. } = self.step;
         let mut end = 0;
-        for index in 0..self.span.count {
-            let len = self.piece(self.span, index, call).len();
+        for index in 0..span.count {
+            let len = self.piece(*span, index).len();
             let packed = end..end + len;
             end += len;
             if len == 0 {
                 continue;
             }
-            let mut messages = incoming.iter();
-            let mut sources: Few<View<'_>> = SmallVec::new();
-            for source in self.sources {
-                sources.push(match source {
-                    Operand::Local(span) => self.view(*span, index, call),
+            let mut incoming = incoming.iter();
+            let mut from: Few<View<'_>> = SmallVec::new();
+            for source in sources {
+                from.push(match source {
+                    Operand::Local(span) => self.view(*span, index),
                     Operand::Link(_) => {
-                        let message = messages.next().expect("one message per link among the sources");
-                        message.payload.part(packed.clone())
+                        incoming.next().expect("one message per link among the sources").part(packed.clone())
                     }
                 });
             }
-            let mut destinations: Few<View<'_>> = SmallVec::new();
-            if let Some(span) = self.into {
-                destinations.push(self.view(span, index, call));
+            let mut to: Few<View<'_>> = SmallVec::new();
+            if let Some(span) = into {
+                to.push(self.view(*span, index));
             }
             for slot in outgoing {
-                destinations.push(slot.part(packed.clone()));
+                to.push(slot.part(packed.clone()));
             }
-            combine(&destinations, &sources, self.finish, call.reducer);
+            combine(&to, &from, *finish, self.call.request.reducer);
         }
     }
+}
+
+/// The links among a step's sources.
+fn received(sources: &[Operand]) -> impl Iterator<Item = u32> + '_ {
+    sources.iter().filter_map(|source| match *source {
+        Operand::Link(at) => Some(at),
+        Operand::Local(_) => None,
+    })
 }
 
 fn combine(destinations: &[View<'_>], sources: &[View<'_>], finish: bool, reducer: Option<&Reducer>) {
