@@ -129,13 +129,19 @@ impl<'a> Extents<'a> {
     }
 
     /// Where the block's chunk lies in that memory, in bytes.
+    #[inline]
     pub fn piece(&self, memory: Memory, block: usize, round: usize) -> Range<usize> {
-        let elements = match memory {
-            Memory::Input => self.elements(true, block, round),
-            Memory::Output => self.elements(false, block, round),
-            Memory::Scratch(bank) => {
+        let elements = match (memory, self.shape) {
+            (Memory::Scratch(bank), _) => {
                 let start = (usize::from(bank) * self.blocks + block) * self.chunk;
                 start..start + self.len(block, round)
+            }
+            (_, Shape::Whole(count)) => self.part(count, block, round),
+            (Memory::Input, Shape::Ranked { input, only_input, .. }) => {
+                self.chunk_of(input, only_input, block, round)
+            }
+            (Memory::Output, Shape::Ranked { output, only_output, .. }) => {
+                self.chunk_of(output, only_output, block, round)
             }
         };
         elements.start << self.shift..elements.end << self.shift
@@ -156,18 +162,6 @@ impl<'a> Extents<'a> {
             Shape::Whole(count) => self.part(count, block, round).len(),
             Shape::Ranked { output, .. } => {
                 output.of(block).saturating_sub(round * self.chunk).min(self.chunk)
-            }
-        }
-    }
-
-    fn elements(&self, input: bool, block: usize, round: usize) -> Range<usize> {
-        match self.shape {
-            Shape::Whole(count) => self.part(count, block, round),
-            Shape::Ranked { input: counts, only_input: only, .. } if input => {
-                self.chunk_of(counts, only, block, round)
-            }
-            Shape::Ranked { output: counts, only_output: only, .. } => {
-                self.chunk_of(counts, only, block, round)
             }
         }
     }

@@ -23,6 +23,16 @@ pub enum Operand {
     Link(u32),
 }
 
+impl Operand {
+    /// Its span, where it is local.
+    pub fn span(self) -> Option<Span> {
+        match self {
+            Self::Local(span) => Some(span),
+            Self::Link(_) => None,
+        }
+    }
+}
+
 /// A [`Step`] whose peers are places in the engine's list of links.
 #[derive(Clone, Debug)]
 pub enum Hop {

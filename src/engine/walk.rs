@@ -7,9 +7,10 @@
 //! ■ done, ▷ the cursor, □ to come. A step happens whole or not at all, so a cursor is all the state
 //! there is. Lanes advance in turn, on the calling thread.
 
+use std::iter;
 use std::ops::Range;
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::Request;
 use super::extent::Extents;
@@ -17,7 +18,7 @@ use super::link::{Links, Wanted};
 use super::route::{Hop, Move, Operand, Route};
 use super::signature::Signature;
 use crate::error::{Error, Kind, Result};
-use crate::kernel::{self, Reducer};
+use crate::kernel;
 use crate::memory::View;
 use crate::plan::{Memory, Span};
 use crate::transport::Tag;
@@ -70,9 +71,12 @@ struct Cursor {
 #[derive(Debug, Default)]
 pub struct Walk {
     cursors: SmallVec<[Cursor; 2]>,
-    /// Tokens posted and not yet joined, by (from, to) lane.
-    tokens: SmallVec<[((u8, u8), usize); 2]>,
+    tokens: Tokens,
 }
+
+/// Tokens posted and not yet joined, by (from, to) lane.
+#[derive(Debug, Default)]
+struct Tokens(SmallVec<[((u8, u8), usize); 2]>);
 
 /// The outcome of trying one step.
 enum Tried {
@@ -83,15 +87,16 @@ enum Tried {
 impl Walk {
     /// A walk that has not begun.
     pub fn new(route: &Route) -> Self {
-        Self { cursors: route.lanes.iter().map(|_| Cursor::default()).collect(), tokens: SmallVec::new() }
+        Self { cursors: smallvec![Cursor::default(); route.lanes.len()], tokens: Tokens::default() }
     }
 
     /// Takes every step that can be taken now.
     pub fn advance(&mut self, route: &Route, links: &Links, call: &Call<'_>) -> Result<Progress> {
+        let Self { cursors, tokens } = self;
         let (mut moved, mut done) = (false, true);
-        for lane in 0..self.cursors.len() {
-            moved |= self.advance_lane(lane, route, links, call)?;
-            done &= self.cursors[lane].done;
+        for (lane, (cursor, hops)) in cursors.iter_mut().zip(&route.lanes).enumerate() {
+            moved |= cursor.advance(lane as u8, hops, tokens, links, call)?;
+            done &= cursor.done;
         }
         if moved && !done {
             return Ok(Progress::Moved);
@@ -106,64 +111,66 @@ impl Walk {
         let open = self.cursors.iter().enumerate().filter(|(_, cursor)| !cursor.done);
         open.map(|(lane, cursor)| (lane, cursor.round, cursor.step, cursor.blocker))
     }
+}
 
-    fn advance_lane(&mut self, lane: usize, route: &Route, links: &Links, call: &Call<'_>) -> Result<bool> {
-        let hops = &route.lanes[lane];
+impl Cursor {
+    fn advance(
+        &mut self,
+        lane: u8,
+        hops: &[Hop],
+        tokens: &mut Tokens,
+        links: &Links,
+        call: &Call<'_>,
+    ) -> Result<bool> {
         let mut moved = false;
-        let mut cursor = self.cursors[lane];
-        while !cursor.done {
-            let Some(hop) = hops.get(cursor.step) else {
-                cursor.step = 0;
-                cursor.round += 1;
-                cursor.done = cursor.round >= call.extents.rounds();
+        while !self.done {
+            let Some(hop) = hops.get(self.step) else {
+                self.step = 0;
+                self.round += 1;
+                self.done = self.round >= call.extents.rounds();
                 continue;
             };
-            match self.attempt(lane as u8, hop, cursor.round, links, call)? {
+            let tried = match hop {
+                Hop::Move(step) => Moving { step, round: self.round, call }.attempt(links)?,
+                Hop::Post(to) => tokens.post(lane, *to),
+                Hop::Join(from) => tokens.join(*from, lane),
+            };
+            match tried {
                 Tried::Done => {
-                    cursor.step += 1;
+                    self.step += 1;
                     moved = true;
                 }
                 Tried::Blocked(blocker) => {
-                    cursor.blocker = Some(blocker);
+                    self.blocker = Some(blocker);
                     break;
                 }
             }
         }
-        self.cursors[lane] = cursor;
         Ok(moved)
     }
+}
 
-    fn attempt(
-        &mut self,
-        lane: u8,
-        hop: &Hop,
-        round: usize,
-        links: &Links,
-        call: &Call<'_>,
-    ) -> Result<Tried> {
-        match hop {
-            Hop::Move(step) => Moving { step, round, call }.attempt(links),
-            Hop::Post(to) => {
-                *self.tokens_of((lane, *to)) += 1;
-                Ok(Tried::Done)
-            }
-            Hop::Join(from) => {
-                let tokens = self.tokens_of((*from, lane));
-                if *tokens == 0 {
-                    return Ok(Tried::Blocked(Blocker::Lane(*from)));
-                }
-                *tokens -= 1;
-                Ok(Tried::Done)
-            }
-        }
+impl Tokens {
+    fn post(&mut self, from: u8, to: u8) -> Tried {
+        *self.of((from, to)) += 1;
+        Tried::Done
     }
 
-    fn tokens_of(&mut self, pair: (u8, u8)) -> &mut usize {
-        let at = self.tokens.iter().position(|(known, _)| *known == pair).unwrap_or_else(|| {
-            self.tokens.push((pair, 0));
-            self.tokens.len() - 1
+    fn join(&mut self, from: u8, to: u8) -> Tried {
+        let tokens = self.of((from, to));
+        if *tokens == 0 {
+            return Tried::Blocked(Blocker::Lane(from));
+        }
+        *tokens -= 1;
+        Tried::Done
+    }
+
+    fn of(&mut self, pair: (u8, u8)) -> &mut usize {
+        let at = self.0.iter().position(|(known, _)| *known == pair).unwrap_or_else(|| {
+            self.0.push((pair, 0));
+            self.0.len() - 1
         });
-        &mut self.tokens[at].1
+        &mut self.0[at].1
     }
 }
 
@@ -190,29 +197,41 @@ impl<'c> Moving<'_, 'c> {
         if self.step.lends && len >= WORTH_LENDING && links.at(to[0]).limits().lends {
             return self.lend(links, tag);
         }
-        let mut incoming: Few<View<'_>> = SmallVec::new();
-        for at in received(sources) {
-            match links.peek(at)? {
-                Some(message) if message.digest == tag.digest && message.payload.len() == len => {
-                    incoming.push(message.payload);
-                }
-                Some(_) => return Err(self.mismatch(at, links)),
-                None => return Ok(Tried::Blocked(Blocker::Link(at, Wanted::Message))),
-            }
+        // Messages whole, vectors by their first block.
+        let mut from: Few<View<'_>> = SmallVec::new();
+        for source in sources {
+            from.push(match *source {
+                Operand::Local(span) => self.view(span, 0),
+                Operand::Link(at) => match links.peek(at)? {
+                    Some(message) if message.digest == tag.digest && message.payload.len() == len => {
+                        message.payload
+                    }
+                    Some(_) => return Err(self.mismatch(at, links)),
+                    None => return Ok(Tried::Blocked(Blocker::Link(at, Wanted::Message))),
+                },
+            });
         }
-        let mut outgoing: Few<View<'_>> = SmallVec::new();
+        let mut into: Few<View<'_>> = SmallVec::new();
+        if let Some(span) = self.step.into {
+            into.push(self.view(span, 0));
+        }
         for &at in to {
             match links.reserve(at, len)? {
-                Some(slot) => outgoing.push(slot),
+                Some(slot) => into.push(slot),
                 None => return Ok(Tried::Blocked(Blocker::Link(at, Wanted::Credit))),
             }
         }
-        self.fold(&incoming, &outgoing);
+        match self.step.span.count {
+            1 => self.combine(&into, &from),
+            _ => self.combine_blocks(&into, &from),
+        }
         for &at in to {
             links.commit(at, len, tag)?;
         }
-        for at in received(sources) {
-            links.release(at)?;
+        for source in sources {
+            if let Operand::Link(at) = *source {
+                links.release(at)?;
+            }
         }
         Ok(Tried::Done)
     }
@@ -272,51 +291,37 @@ impl<'c> Moving<'_, 'c> {
     }
 
     /// Combines block by block: a message holds its span's blocks one after the other.
-    fn fold(&self, incoming: &[View<'_>], outgoing: &[View<'_>]) {
-        let Move { sources, finish, into, span, .. } = self.step;
-        let mut end = 0;
+    fn combine_blocks<'v>(&self, into: &[View<'v>], from: &[View<'v>])
+    where
+        'c: 'v,
+    {
+        let Move { sources, into: stored, span, .. } = self.step;
+        let mut start = 0;
         for index in 0..span.count {
-            let len = self.piece(*span, index).len();
-            let packed = end..end + len;
-            end += len;
-            if len == 0 {
-                continue;
-            }
-            let mut incoming = incoming.iter();
-            let mut from: Few<View<'_>> = SmallVec::new();
-            for source in sources {
-                from.push(match source {
-                    Operand::Local(span) => self.view(*span, index),
-                    Operand::Link(_) => {
-                        incoming.next().expect("one message per link among the sources").part(packed.clone())
-                    }
-                });
-            }
-            let mut to: Few<View<'_>> = SmallVec::new();
-            if let Some(span) = into {
-                to.push(self.view(*span, index));
-            }
-            for slot in outgoing {
-                to.push(slot.part(packed.clone()));
-            }
-            combine(&to, &from, *finish, self.call.request.reducer);
+            let packed = start..start + self.piece(*span, index).len();
+            start = packed.end;
+            let block = |place: Option<Span>, whole: &View<'v>| -> View<'v> {
+                match place {
+                    Some(span) => self.view(span, index),
+                    None => whole.part(packed.clone()),
+                }
+            };
+            let places = stored.iter().map(|span| Some(*span)).chain(iter::repeat(None));
+            let into: Few<View<'_>> = places.zip(into).map(|(place, whole)| block(place, whole)).collect();
+            let places = sources.iter().map(|source| source.span());
+            let from: Few<View<'_>> = places.zip(from).map(|(place, whole)| block(place, whole)).collect();
+            self.combine(&into, &from);
         }
     }
-}
 
-/// The links among a step's sources.
-fn received(sources: &[Operand]) -> impl Iterator<Item = u32> + '_ {
-    sources.iter().filter_map(|source| match *source {
-        Operand::Link(at) => Some(at),
-        Operand::Local(_) => None,
-    })
-}
-
-fn combine(destinations: &[View<'_>], sources: &[View<'_>], finish: bool, reducer: Option<&Reducer>) {
-    match (sources, reducer) {
-        ([source], None) => kernel::copy(destinations, *source),
-        ([source], Some(_)) if !finish => kernel::copy(destinations, *source),
-        (_, Some(reducer)) => reducer.fold(destinations, sources, finish),
-        (_, None) => unreachable!("the prover refuses plans that combine where the collective does not"),
+    fn combine(&self, into: &[View<'_>], from: &[View<'_>]) {
+        let finish = self.step.finish;
+        match (from, self.call.request.reducer) {
+            ([first, ..], _) if first.is_empty() => {}
+            ([source], None) => kernel::copy(into, *source),
+            ([source], Some(_)) if !finish => kernel::copy(into, *source),
+            (_, Some(reducer)) => reducer.fold(into, from, finish),
+            (_, None) => unreachable!("the prover refuses plans that combine where the collective does not"),
+        }
     }
 }
