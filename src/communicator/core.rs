@@ -90,7 +90,7 @@ impl Core {
         let begun = self.begin(ask, input)?;
         let input = prescaled(ask, input, &mut self.prescaled);
         let request = request(ask, &begun, input, output);
-        let outcome = self.engine.run(&self.routes[begun.route].1, request, self.settings.deadline);
+        let outcome = self.engine.run(&self.routes[begun.route].1, &request, self.settings.deadline);
         outcome.map_err(|error| self.fail(error, &begun.signature))
     }
 
@@ -138,16 +138,16 @@ impl Core {
     }
 
     /// Gets ready to walk a call that has begun.
-    pub(super) fn ride<'a>(
-        &'a mut self,
-        ask: &'a Ask,
-        begun: &'a Begun,
-        input: View<'a>,
-        output: View<'a>,
-    ) -> Ride<'a> {
+    pub(super) fn ride<R>(
+        &mut self,
+        ask: &Ask,
+        begun: &Begun,
+        (input, output): (View<'_>, View<'_>),
+        then: impl FnOnce(&Ride<'_>) -> R,
+    ) -> R {
         let input = prescaled(ask, input, &mut self.prescaled);
         let request = request(ask, begun, input, output);
-        self.engine.ride(&self.routes[begun.route].1, request)
+        then(&self.engine.ride(&self.routes[begun.route].1, &request))
     }
 
     /// The cursors of a call that has begun, and its waiting.
@@ -232,6 +232,7 @@ fn prescaled<'a>(ask: &Ask, input: View<'a>, prescaled: &'a mut Scratch) -> View
     }
 }
 
+#[inline]
 fn request<'a>(ask: &'a Ask, begun: &'a Begun, input: View<'a>, output: View<'a>) -> Request<'a> {
     Request {
         signature: &begun.signature,

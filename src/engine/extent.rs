@@ -86,12 +86,14 @@ const LINE: usize = 64;
 
 impl<'a> Extents<'a> {
     /// The map of a call whose messages hold `slot` bytes at most.
+    #[inline]
     pub fn new(plan: &Plan, shape: Shape<'a>, size: usize, slot: usize) -> Self {
         let blocks = plan.blocks as usize;
         let shift = size.trailing_zeros();
         let most = (slot >> shift) / (plan.width as usize).max(1);
+        // A power of two, as LINE and sizes are.
         let line = LINE >> shift;
-        let chunk = if most > line { most / line * line } else { most.max(1) };
+        let chunk = if most > line { most & !(line - 1) } else { most.max(1) };
         let longest = match shape {
             Shape::Whole(count) => count.div_ceil(blocks),
             Shape::Ranked { input, output, only_input, only_output } => {
@@ -105,8 +107,11 @@ impl<'a> Extents<'a> {
         let rounds = if longest <= chunk { 1 } else { longest.div_ceil(chunk) };
         let last = match shape {
             Shape::Whole(count) => {
-                let left = count - (rounds - 1) * blocks * chunk;
-                left.div_ceil(blocks).next_multiple_of(line.min(chunk))
+                let left = match rounds {
+                    1 => longest,
+                    _ => (count - (rounds - 1) * blocks * chunk).div_ceil(blocks),
+                };
+                ((left + line - 1) & !(line - 1)).min(chunk)
             }
             Shape::Ranked { .. } => chunk,
         };

@@ -101,12 +101,12 @@ impl Engine {
     }
 
     /// Gets ready to walk.
-    pub fn ride<'a>(&'a mut self, route: &'a Route, request: Request<'a>) -> Ride<'a> {
+    pub fn ride<'a>(&'a mut self, route: &'a Route, request: &'a Request<'a>) -> Ride<'a> {
         Ride::new(route, &self.links, &mut self.scratch, self.slot, request)
     }
 
     /// Walks the whole route, on the calling thread.
-    pub fn run(&mut self, route: &Route, request: Request<'_>, allowed: Option<Duration>) -> Result<()> {
+    pub fn run(&mut self, route: &Route, request: &Request<'_>, allowed: Option<Duration>) -> Result<()> {
         let ride = Ride::new(route, &self.links, &mut self.scratch, self.slot, request);
         let mut walk = Walk::new(route);
         let mut wait = Wait::new(self.patience, allowed);
@@ -133,12 +133,13 @@ pub struct Ride<'a> {
 }
 
 impl<'a> Ride<'a> {
+    #[inline]
     fn new(
         route: &'a Route,
         links: &'a Links,
         scratch: &'a mut Scratch,
         slot: usize,
-        request: Request<'a>,
+        request: &'a Request<'a>,
     ) -> Self {
         let extents = Extents::new(&route.plan, request.shape, request.signature.dtype.size(), slot);
         if route.plan.scratch > 0 {

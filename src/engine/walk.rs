@@ -30,7 +30,7 @@ const WORTH_LENDING: usize = 16 << 10;
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
     /// What the caller wants.
-    pub request: Request<'a>,
+    pub request: &'a Request<'a>,
     /// Its signature, as it travels.
     pub tag: Tag,
     /// Where the blocks lie.

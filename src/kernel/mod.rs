@@ -102,6 +102,7 @@ impl Reducer {
     }
 
     /// By the loops of a variant that runs here.
+    #[inline]
     fn by(variant: Variant, dtype: Dtype, op: OpKind, ranks: usize) -> Result<Self> {
         if matches!(op, OpKind::PreMul | OpKind::User) {
             return Err(Error::usage(format!("operator `{op}` needs its parameters")));
