@@ -138,16 +138,16 @@ impl Core {
     }
 
     /// Gets ready to walk a call that has begun.
-    pub(super) fn ride<'a>(
-        &'a mut self,
-        ask: &'a Ask,
+    pub(super) fn ride<R>(
+        &mut self,
+        ask: &Ask,
         begun: &Begun,
-        input: View<'a>,
-        output: View<'a>,
-    ) -> Ride<'a> {
+        (input, output): (View<'_>, View<'_>),
+        then: impl FnOnce(&Ride<'_>) -> R,
+    ) -> R {
         let input = prescaled(ask, input, &mut self.prescaled);
         let request = request(ask, begun, input, output);
-        self.engine.ride(&self.routes[begun.route].1, &request)
+        then(&self.engine.ride(&self.routes[begun.route].1, &request))
     }
 
     /// The cursors of a call that has begun, and its waiting.
@@ -232,9 +232,10 @@ fn prescaled<'a>(ask: &Ask, input: View<'a>, prescaled: &'a mut Scratch) -> View
     }
 }
 
-fn request<'a>(ask: &'a Ask, begun: &Begun, input: View<'a>, output: View<'a>) -> Request<'a> {
+#[inline]
+fn request<'a>(ask: &'a Ask, begun: &'a Begun, input: View<'a>, output: View<'a>) -> Request<'a> {
     Request {
-        signature: begun.signature,
+        signature: &begun.signature,
         shape: ask.shape(),
         input,
         output,

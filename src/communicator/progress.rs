@@ -258,32 +258,30 @@ impl Running {
         let abort = core.abort().clone();
         let allowed = core.settings.deadline;
         let Task { ask, held } = task;
-        let (input, output) = held.views();
-        let ride = core.ride(ask, begun, input, output);
-        Ok(match ride.advance(walk)? {
-            Step::Done => Looked::Done,
-            Step::Moved => {
-                wait.reset();
-                Looked::Moved
-            }
-            Step::Blocked => match wait.next(&abort) {
-                Next::Again => Looked::Patient,
-                Next::Park(nap) => Looked::Sleepy(nap),
-                Next::Late => return Err(ride.late(walk, allowed)),
-                Next::Aborted => return Err(aborted()),
-            },
+        core.ride(ask, begun, held.views(), |ride| {
+            Ok(match ride.advance(walk)? {
+                Step::Done => Looked::Done,
+                Step::Moved => {
+                    wait.reset();
+                    Looked::Moved
+                }
+                Step::Blocked => match wait.next(&abort) {
+                    Next::Again => Looked::Patient,
+                    Next::Park(nap) => Looked::Sleepy(nap),
+                    Next::Late => return Err(ride.late(walk, allowed)),
+                    Next::Aborted => return Err(aborted()),
+                },
+            })
         })
     }
 
     fn watches(&mut self) -> Vec<Watch> {
         let Self { core, task: Task { ask, held }, begun, walk, .. } = self;
-        let (input, output) = held.views();
-        core.ride(ask, begun, input, output).watches(walk)
+        core.ride(ask, begun, held.views(), |ride| ride.watches(walk))
     }
 
     fn check_alive(&mut self) -> Result<()> {
         let Self { core, task: Task { ask, held }, begun, walk, .. } = self;
-        let (input, output) = held.views();
-        core.ride(ask, begun, input, output).check_alive(walk)
+        core.ride(ask, begun, held.views(), |ride| ride.check_alive(walk))
     }
 }

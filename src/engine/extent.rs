@@ -86,12 +86,14 @@ const LINE: usize = 64;
 
 impl<'a> Extents<'a> {
     /// The map of a call whose messages hold `slot` bytes at most.
+    #[inline]
     pub fn new(plan: &Plan, shape: Shape<'a>, size: usize, slot: usize) -> Self {
         let blocks = plan.blocks as usize;
         let shift = size.trailing_zeros();
         let most = (slot >> shift) / (plan.width as usize).max(1);
+        // A power of two, as LINE and sizes are.
         let line = LINE >> shift;
-        let chunk = if most > line { most / line * line } else { most.max(1) };
+        let chunk = if most > line { most & !(line - 1) } else { most.max(1) };
         let longest = match shape {
             Shape::Whole(count) => count.div_ceil(blocks),
             Shape::Ranked { input, output, only_input, only_output } => {
@@ -105,8 +107,11 @@ impl<'a> Extents<'a> {
         let rounds = if longest <= chunk { 1 } else { longest.div_ceil(chunk) };
         let last = match shape {
             Shape::Whole(count) => {
-                let left = count - (rounds - 1) * blocks * chunk;
-                left.div_ceil(blocks).next_multiple_of(line.min(chunk))
+                let left = match rounds {
+                    1 => longest,
+                    _ => (count - (rounds - 1) * blocks * chunk).div_ceil(blocks),
+                };
+                ((left + line - 1) & !(line - 1)).min(chunk)
             }
             Shape::Ranked { .. } => chunk,
         };
@@ -129,13 +134,19 @@ impl<'a> Extents<'a> {
     }
 
     /// Where the block's chunk lies in that memory, in bytes.
+    #[inline]
     pub fn piece(&self, memory: Memory, block: usize, round: usize) -> Range<usize> {
-        let elements = match memory {
-            Memory::Input => self.elements(true, block, round),
-            Memory::Output => self.elements(false, block, round),
-            Memory::Scratch(bank) => {
+        let elements = match (memory, self.shape) {
+            (Memory::Scratch(bank), _) => {
                 let start = (usize::from(bank) * self.blocks + block) * self.chunk;
                 start..start + self.len(block, round)
+            }
+            (_, Shape::Whole(count)) => self.part(count, block, round),
+            (Memory::Input, Shape::Ranked { input, only_input, .. }) => {
+                self.chunk_of(input, only_input, block, round)
+            }
+            (Memory::Output, Shape::Ranked { output, only_output, .. }) => {
+                self.chunk_of(output, only_output, block, round)
             }
         };
         elements.start << self.shift..elements.end << self.shift
@@ -156,18 +167,6 @@ impl<'a> Extents<'a> {
             Shape::Whole(count) => self.part(count, block, round).len(),
             Shape::Ranked { output, .. } => {
                 output.of(block).saturating_sub(round * self.chunk).min(self.chunk)
-            }
-        }
-    }
-
-    fn elements(&self, input: bool, block: usize, round: usize) -> Range<usize> {
-        match self.shape {
-            Shape::Whole(count) => self.part(count, block, round),
-            Shape::Ranked { input: counts, only_input: only, .. } if input => {
-                self.chunk_of(counts, only, block, round)
-            }
-            Shape::Ranked { output: counts, only_output: only, .. } => {
-                self.chunk_of(counts, only, block, round)
             }
         }
     }

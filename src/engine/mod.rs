@@ -31,7 +31,7 @@ use crate::transport::{Link, Watch};
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// What all ranks must agree on.
-    pub signature: Signature,
+    pub signature: &'a Signature,
     /// What the vectors are made of.
     pub shape: Shape<'a>,
     /// The caller's input; in place, the output.
@@ -101,7 +101,7 @@ impl Engine {
     }
 
     /// Gets ready to walk.
-    pub fn ride<'a>(&'a mut self, route: &'a Route, request: &Request<'a>) -> Ride<'a> {
+    pub fn ride<'a>(&'a mut self, route: &'a Route, request: &'a Request<'a>) -> Ride<'a> {
         Ride::new(route, &self.links, &mut self.scratch, self.slot, request)
     }
 
@@ -133,27 +133,19 @@ pub struct Ride<'a> {
 }
 
 impl<'a> Ride<'a> {
+    #[inline]
     fn new(
         route: &'a Route,
         links: &'a Links,
         scratch: &'a mut Scratch,
         slot: usize,
-        request: &Request<'a>,
+        request: &'a Request<'a>,
     ) -> Self {
         let extents = Extents::new(&route.plan, request.shape, request.signature.dtype.size(), slot);
         if route.plan.scratch > 0 {
             scratch.ensure(extents.bank() * usize::from(route.plan.scratch));
         }
-        let call = Call {
-            signature: request.signature,
-            tag: request.signature.tag(),
-            extents,
-            input: request.input,
-            output: request.output,
-            scratch: scratch.view(),
-            reducer: request.reducer,
-            edges: request.edges,
-        };
+        let call = Call { tag: request.signature.tag(), extents, scratch: scratch.view(), request };
         Self { route, links, call }
     }
 
@@ -210,7 +202,7 @@ impl<'a> Ride<'a> {
         let text = format!(
             "nothing came within the deadline of {allowed} s; this rank waits for {waits}; \
              see whether it made this call: {}",
-            self.call.signature
+            self.call.request.signature
         );
         let error = Error::new(Kind::Deadline, text);
         match first {

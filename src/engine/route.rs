@@ -23,28 +23,42 @@ pub enum Operand {
     Link(u32),
 }
 
+impl Operand {
+    /// Its span, where it is local.
+    pub fn span(self) -> Option<Span> {
+        match self {
+            Self::Local(span) => Some(span),
+            Self::Link(_) => None,
+        }
+    }
+}
+
 /// A [`Step`] whose peers are places in the engine's list of links.
 #[derive(Clone, Debug)]
 pub enum Hop {
     /// See [`Step::Move`].
-    Move {
-        /// See there.
-        sources: Box<[Operand]>,
-        /// See there.
-        finish: bool,
-        /// See there.
-        into: Option<Span>,
-        /// The links that the result is sent on.
-        to: Box<[u32]>,
-        /// The blocks that it moves, in any of the spans.
-        span: Span,
-        /// Whether it may lend its source instead of copying it.
-        lends: bool,
-    },
+    Move(Move),
     /// See [`Step::Post`].
     Post(u8),
     /// See [`Step::Join`].
     Join(u8),
+}
+
+/// A [`Step::Move`] over links.
+#[derive(Clone, Debug)]
+pub struct Move {
+    /// See there.
+    pub sources: Box<[Operand]>,
+    /// See there.
+    pub finish: bool,
+    /// See there.
+    pub into: Option<Span>,
+    /// The links that the result is sent on.
+    pub to: Box<[u32]>,
+    /// The blocks that it moves, in any of the spans.
+    pub span: Span,
+    /// Whether it may lend its source instead of copying it.
+    pub lends: bool,
 }
 
 /// A plan, ready to be walked by one engine.
@@ -92,7 +106,7 @@ impl Route {
 
 fn hop(step: &Step, lends: bool, place: &impl Fn(u32) -> u32) -> Hop {
     match step {
-        Step::Move { sources, finish, into, to } => Hop::Move {
+        Step::Move { sources, finish, into, to } => Hop::Move(Move {
             sources: sources
                 .iter()
                 .map(|source| match *source {
@@ -105,7 +119,7 @@ fn hop(step: &Step, lends: bool, place: &impl Fn(u32) -> u32) -> Hop {
             to: to.iter().map(|&rank| place(rank)).collect(),
             span: step.extent().expect("the prover refuses steps without a span"),
             lends: lends && into.is_none() && !finish && sources.len() == 1 && to.len() == 1,
-        },
+        }),
         Step::Post(lane) => Hop::Post(*lane),
         Step::Join(lane) => Hop::Join(*lane),
     }

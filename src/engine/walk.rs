@@ -7,19 +7,21 @@
 //! ■ done, ▷ the cursor, □ to come. A step happens whole or not at all, so a cursor is all the state
 //! there is. Lanes advance in turn, on the calling thread.
 
+use std::iter;
 use std::ops::Range;
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
+use super::Request;
 use super::extent::Extents;
 use super::link::{Links, Wanted};
-use super::route::{Hop, Operand, Route};
+use super::route::{Hop, Move, Operand, Route};
 use super::signature::Signature;
 use crate::error::{Error, Kind, Result};
-use crate::kernel::{self, Reducer};
+use crate::kernel;
 use crate::memory::View;
 use crate::plan::{Memory, Span};
-use crate::transport::{Message, Tag};
+use crate::transport::Tag;
 
 /// Below this many bytes a copy is cheaper than lending and waiting for the loan's end.
 const WORTH_LENDING: usize = 16 << 10;
@@ -27,22 +29,14 @@ const WORTH_LENDING: usize = 16 << 10;
 /// What one call works on.
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
-    /// What all ranks must agree on.
-    pub signature: Signature,
-    /// The same, as it travels.
+    /// What the caller wants.
+    pub request: &'a Request<'a>,
+    /// Its signature, as it travels.
     pub tag: Tag,
     /// Where the blocks lie.
     pub extents: Extents<'a>,
-    /// The caller's input.
-    pub input: View<'a>,
-    /// The caller's output.
-    pub output: View<'a>,
     /// The engine's own memory.
     pub scratch: View<'a>,
-    /// How to combine, where the collective does.
-    pub reducer: Option<&'a Reducer>,
-    /// Whether each rank knows only its own edges: then lengths are compared per edge.
-    pub edges: bool,
 }
 
 /// How far a walk has come.
@@ -77,9 +71,12 @@ struct Cursor {
 #[derive(Debug, Default)]
 pub struct Walk {
     cursors: SmallVec<[Cursor; 2]>,
-    /// Tokens posted and not yet joined, by (from, to) lane.
-    tokens: SmallVec<[((u8, u8), usize); 2]>,
+    tokens: Tokens,
 }
+
+/// Tokens posted and not yet joined, by (from, to) lane.
+#[derive(Debug, Default)]
+struct Tokens(SmallVec<[((u8, u8), usize); 2]>);
 
 /// The outcome of trying one step.
 enum Tried {
@@ -90,15 +87,16 @@ enum Tried {
 impl Walk {
     /// A walk that has not begun.
     pub fn new(route: &Route) -> Self {
-        Self { cursors: route.lanes.iter().map(|_| Cursor::default()).collect(), tokens: SmallVec::new() }
+        Self { cursors: smallvec![Cursor::default(); route.lanes.len()], tokens: Tokens::default() }
     }
 
     /// Takes every step that can be taken now.
     pub fn advance(&mut self, route: &Route, links: &Links, call: &Call<'_>) -> Result<Progress> {
+        let Self { cursors, tokens } = self;
         let (mut moved, mut done) = (false, true);
-        for lane in 0..self.cursors.len() {
-            moved |= self.advance_lane(lane, route, links, call)?;
-            done &= self.cursors[lane].done;
+        for (lane, (cursor, hops)) in cursors.iter_mut().zip(&route.lanes).enumerate() {
+            moved |= cursor.advance(lane as u8, hops, tokens, links, call)?;
+            done &= cursor.done;
         }
         if moved && !done {
             return Ok(Progress::Moved);
@@ -113,116 +111,124 @@ impl Walk {
         let open = self.cursors.iter().enumerate().filter(|(_, cursor)| !cursor.done);
         open.map(|(lane, cursor)| (lane, cursor.round, cursor.step, cursor.blocker))
     }
+}
 
-    fn advance_lane(&mut self, lane: usize, route: &Route, links: &Links, call: &Call<'_>) -> Result<bool> {
-        let hops = &route.lanes[lane];
+impl Cursor {
+    fn advance(
+        &mut self,
+        lane: u8,
+        hops: &[Hop],
+        tokens: &mut Tokens,
+        links: &Links,
+        call: &Call<'_>,
+    ) -> Result<bool> {
         let mut moved = false;
-        let mut cursor = self.cursors[lane];
-        while !cursor.done {
-            let Some(hop) = hops.get(cursor.step) else {
-                cursor.step = 0;
-                cursor.round += 1;
-                cursor.done = cursor.round >= call.extents.rounds();
+        while !self.done {
+            let Some(hop) = hops.get(self.step) else {
+                self.step = 0;
+                self.round += 1;
+                self.done = self.round >= call.extents.rounds();
                 continue;
             };
-            match self.attempt(lane as u8, hop, cursor.round, links, call)? {
+            let tried = match hop {
+                Hop::Move(step) => Moving { step, round: self.round, call }.attempt(links)?,
+                Hop::Post(to) => tokens.post(lane, *to),
+                Hop::Join(from) => tokens.join(*from, lane),
+            };
+            match tried {
                 Tried::Done => {
-                    cursor.step += 1;
+                    self.step += 1;
                     moved = true;
                 }
                 Tried::Blocked(blocker) => {
-                    cursor.blocker = Some(blocker);
+                    self.blocker = Some(blocker);
                     break;
                 }
             }
         }
-        self.cursors[lane] = cursor;
         Ok(moved)
     }
+}
 
-    fn attempt(
-        &mut self,
-        lane: u8,
-        hop: &Hop,
-        round: usize,
-        links: &Links,
-        call: &Call<'_>,
-    ) -> Result<Tried> {
-        match hop {
-            Hop::Move { sources, finish, into, to, span, lends } => {
-                let step = Moving { sources, finish: *finish, into: *into, to, span: *span, round };
-                step.attempt(*lends, links, call)
-            }
-            Hop::Post(to) => {
-                *self.tokens_of((lane, *to)) += 1;
-                Ok(Tried::Done)
-            }
-            Hop::Join(from) => {
-                let tokens = self.tokens_of((*from, lane));
-                if *tokens == 0 {
-                    return Ok(Tried::Blocked(Blocker::Lane(*from)));
-                }
-                *tokens -= 1;
-                Ok(Tried::Done)
-            }
+impl Tokens {
+    fn post(&mut self, from: u8, to: u8) -> Tried {
+        *self.of((from, to)) += 1;
+        Tried::Done
+    }
+
+    fn join(&mut self, from: u8, to: u8) -> Tried {
+        let tokens = self.of((from, to));
+        if *tokens == 0 {
+            return Tried::Blocked(Blocker::Lane(from));
         }
+        *tokens -= 1;
+        Tried::Done
     }
 
-    fn tokens_of(&mut self, pair: (u8, u8)) -> &mut usize {
-        let at = self.tokens.iter().position(|(known, _)| *known == pair).unwrap_or_else(|| {
-            self.tokens.push((pair, 0));
-            self.tokens.len() - 1
+    fn of(&mut self, pair: (u8, u8)) -> &mut usize {
+        let at = self.0.iter().position(|(known, _)| *known == pair).unwrap_or_else(|| {
+            self.0.push((pair, 0));
+            self.0.len() - 1
         });
-        &mut self.tokens[at].1
+        &mut self.0[at].1
     }
 }
 
-/// A [`Hop::Move`] in one round.
-struct Moving<'r> {
-    sources: &'r [Operand],
-    finish: bool,
-    into: Option<Span>,
-    to: &'r [u32],
-    span: Span,
+/// A step of a call, in one round.
+struct Moving<'r, 'c> {
+    step: &'r Move,
     round: usize,
+    call: &'r Call<'c>,
 }
 
-type Few<T> = SmallVec<[T; 4]>;
+/// As many as a step of eight ranks has.
+type Few<T> = SmallVec<[T; 8]>;
 
-impl Moving<'_> {
-    fn attempt(&self, lends: bool, links: &Links, call: &Call<'_>) -> Result<Tried> {
-        let len = self.len(call);
+impl<'c> Moving<'_, 'c> {
+    fn attempt(&self, links: &Links) -> Result<Tried> {
+        let Move { sources, to, .. } = self.step;
+        let len = self.len();
         // Later rounds send nothing where a block has run out; both sides know which.
         if self.round > 0 && len == 0 {
             return Ok(Tried::Done);
         }
-        let signature = self.signature(call);
-        let tag = if call.edges { signature.tag() } else { call.tag };
-        if lends && len >= WORTH_LENDING && links.at(self.to[0]).limits().lends {
-            return self.lend(links, call, &tag);
+        let of_edge = self.call.request.edges.then(|| self.signature().tag());
+        let tag = of_edge.as_ref().unwrap_or(&self.call.tag);
+        if self.step.lends && len >= WORTH_LENDING && links.at(to[0]).limits().lends {
+            return self.lend(links, tag);
         }
-        let mut incoming: Few<Message<'_>> = SmallVec::new();
-        for source in self.sources {
-            if let Operand::Link(at) = *source {
-                match links.peek(at)? {
-                    Some(message) => incoming.push(message),
+        // Messages whole, vectors by their first block.
+        let mut from: Few<View<'_>> = SmallVec::new();
+        for source in sources {
+            from.push(match *source {
+                Operand::Local(span) => self.view(span, 0),
+                Operand::Link(at) => match links.peek(at)? {
+                    Some(message) if message.digest == tag.digest && message.payload.len() == len => {
+                        message.payload
+                    }
+                    Some(_) => return Err(self.mismatch(at, links)),
                     None => return Ok(Tried::Blocked(Blocker::Link(at, Wanted::Message))),
-                }
-            }
+                },
+            });
         }
-        let mut outgoing: Few<View<'_>> = SmallVec::new();
-        for &at in self.to {
+        let mut into: Few<View<'_>> = SmallVec::new();
+        if let Some(span) = self.step.into {
+            into.push(self.view(span, 0));
+        }
+        for &at in to {
             match links.reserve(at, len)? {
-                Some(slot) => outgoing.push(slot),
+                Some(slot) => into.push(slot),
                 None => return Ok(Tried::Blocked(Blocker::Link(at, Wanted::Credit))),
             }
         }
-        self.compare(&incoming, len, &tag, &signature, links)?;
-        self.fold(&incoming, &outgoing, call);
-        for &at in self.to {
-            links.commit(at, len, &tag)?;
+        match self.step.span.count {
+            1 => self.combine(&into, &from),
+            _ => self.combine_blocks(&into, &from),
         }
-        for source in self.sources {
+        for &at in to {
+            links.commit(at, len, tag)?;
+        }
+        for source in sources {
             if let Operand::Link(at) = *source {
                 links.release(at)?;
             }
@@ -232,104 +238,90 @@ impl Moving<'_> {
 
     /// Where the `index`-th block of a span lies, in bytes of its memory.
     #[inline]
-    fn piece(&self, span: Span, index: u32, call: &Call<'_>) -> Range<usize> {
-        let block = span.block(index, call.extents.blocks() as u32);
-        call.extents.piece(span.memory, block as usize, self.round)
+    fn piece(&self, span: Span, index: u32) -> Range<usize> {
+        let extents = &self.call.extents;
+        let block = span.block(index, extents.blocks() as u32);
+        extents.piece(span.memory, block as usize, self.round)
     }
 
-    fn len(&self, call: &Call<'_>) -> usize {
-        (0..self.span.count).map(|index| self.piece(self.span, index, call).len()).sum()
+    /// The bytes of a message of this step.
+    #[inline]
+    fn len(&self) -> usize {
+        let span = self.step.span;
+        (0..span.count).map(|index| self.piece(span, index).len()).sum()
     }
 
     /// The call's signature; where ranks know only their own edges, with the edge's count in it.
-    fn signature(&self, call: &Call<'_>) -> Signature {
-        if !call.edges {
-            return call.signature;
+    fn signature(&self) -> Signature {
+        let Call { request, extents, .. } = self.call;
+        if !request.edges {
+            return *request.signature;
         }
-        let blocks = self.span.blocks(call.extents.blocks() as u32);
-        let counts = blocks.map(|block| call.extents.count(self.span.memory, block as usize));
-        Signature { count: counts.sum::<usize>() as u64, ..call.signature }
+        let span = self.step.span;
+        let blocks = span.blocks(extents.blocks() as u32);
+        let counts = blocks.map(|block| extents.count(span.memory, block as usize));
+        Signature { count: counts.sum::<usize>() as u64, ..*request.signature }
     }
 
     /// The `index`-th block of a span.
     #[inline]
-    fn view<'c>(&self, span: Span, index: u32, call: &Call<'c>) -> View<'c> {
+    fn view(&self, span: Span, index: u32) -> View<'c> {
         let place = match span.memory {
-            Memory::Input => call.input,
-            Memory::Output => call.output,
-            Memory::Scratch(_) => call.scratch,
+            Memory::Input => self.call.request.input,
+            Memory::Output => self.call.request.output,
+            Memory::Scratch(_) => self.call.scratch,
         };
-        place.part(self.piece(span, index, call))
+        place.part(self.piece(span, index))
     }
 
-    fn lend(&self, links: &Links, call: &Call<'_>, tag: &Tag) -> Result<Tried> {
-        let pieces: Few<View<'_>> =
-            (0..self.span.count).map(|index| self.view(self.span, index, call)).collect();
-        Ok(match links.lend(self.to[0], &pieces, tag)? {
+    fn lend(&self, links: &Links, tag: &Tag) -> Result<Tried> {
+        let Move { span, to, .. } = self.step;
+        let pieces: Few<View<'_>> = (0..span.count).map(|index| self.view(*span, index)).collect();
+        Ok(match links.lend(to[0], &pieces, tag)? {
             true => Tried::Done,
-            false => Tried::Blocked(Blocker::Link(self.to[0], Wanted::Credit)),
+            false => Tried::Blocked(Blocker::Link(to[0], Wanted::Credit)),
         })
     }
 
-    fn compare(
-        &self,
-        incoming: &[Message<'_>],
-        len: usize,
-        tag: &Tag,
-        signature: &Signature,
-        links: &Links,
-    ) -> Result<()> {
-        let peers = self.sources.iter().filter_map(|source| match *source {
-            Operand::Link(at) => Some(at),
-            Operand::Local(_) => None,
-        });
-        for (message, at) in incoming.iter().zip(peers) {
-            if message.digest != tag.digest || message.payload.len() != len {
-                let text = signature.contrast(links.at(at).body());
-                return Err(Error::new(Kind::Mismatch, text).with(links.port(at).peer as usize));
-            }
-        }
-        Ok(())
+    /// The peeked message is none of this call's.
+    #[cold]
+    fn mismatch(&self, at: u32, links: &Links) -> Error {
+        let text = self.signature().contrast(links.at(at).body());
+        Error::new(Kind::Mismatch, text).with(links.port(at).peer as usize)
     }
 
     /// Combines block by block: a message holds its span's blocks one after the other.
-    fn fold(&self, incoming: &[Message<'_>], outgoing: &[View<'_>], call: &Call<'_>) {
-        let mut end = 0;
-        for index in 0..self.span.count {
-            let len = self.piece(self.span, index, call).len();
-            let packed = end..end + len;
-            end += len;
-            if len == 0 {
-                continue;
-            }
-            let mut messages = incoming.iter();
-            let mut sources: Few<View<'_>> = SmallVec::new();
-            for source in self.sources {
-                sources.push(match source {
-                    Operand::Local(span) => self.view(*span, index, call),
-                    Operand::Link(_) => {
-                        let message = messages.next().expect("one message per link among the sources");
-                        message.payload.part(packed.clone())
-                    }
-                });
-            }
-            let mut destinations: Few<View<'_>> = SmallVec::new();
-            if let Some(span) = self.into {
-                destinations.push(self.view(span, index, call));
-            }
-            for slot in outgoing {
-                destinations.push(slot.part(packed.clone()));
-            }
-            combine(&destinations, &sources, self.finish, call.reducer);
+    fn combine_blocks<'v>(&self, into: &[View<'v>], from: &[View<'v>])
+    where
+        'c: 'v,
+    {
+        let Move { sources, into: stored, span, .. } = self.step;
+        let mut start = 0;
+        for index in 0..span.count {
+            let packed = start..start + self.piece(*span, index).len();
+            start = packed.end;
+            let block = |place: Option<Span>, whole: &View<'v>| -> View<'v> {
+                match place {
+                    Some(span) => self.view(span, index),
+                    None => whole.part(packed.clone()),
+                }
+            };
+            let places = stored.iter().map(|span| Some(*span)).chain(iter::repeat(None));
+            let into: Few<View<'_>> = places.zip(into).map(|(place, whole)| block(place, whole)).collect();
+            let places = sources.iter().map(|source| source.span());
+            let from: Few<View<'_>> = places.zip(from).map(|(place, whole)| block(place, whole)).collect();
+            self.combine(&into, &from);
         }
     }
-}
 
-fn combine(destinations: &[View<'_>], sources: &[View<'_>], finish: bool, reducer: Option<&Reducer>) {
-    match (sources, reducer) {
-        ([source], None) => kernel::copy(destinations, *source),
-        ([source], Some(_)) if !finish => kernel::copy(destinations, *source),
-        (_, Some(reducer)) => reducer.fold(destinations, sources, finish),
-        (_, None) => unreachable!("the prover refuses plans that combine where the collective does not"),
+    fn combine(&self, into: &[View<'_>], from: &[View<'_>]) {
+        let finish = self.step.finish;
+        match (from, self.call.request.reducer) {
+            ([first, ..], _) if first.is_empty() => {}
+            ([source], None) => kernel::copy(into, *source),
+            ([source], Some(_)) if !finish => kernel::copy(into, *source),
+            (_, Some(reducer)) => reducer.fold(into, from, finish),
+            (_, None) => unreachable!("the prover refuses plans that combine where the collective does not"),
+        }
     }
 }

@@ -87,7 +87,7 @@ impl Reducer {
     /// # Errors
     /// [`Usage`](crate::Kind::Usage): the operator is not for this element type, or has parameters.
     pub fn of(dtype: Dtype, op: OpKind, ranks: usize) -> Result<Self> {
-        Self::compiled_for(Variant::best(), dtype, op, ranks)
+        Self::by(Variant::best(), dtype, op, ranks)
     }
 
     /// As [`of`](Self::of), by the loops of one variant: to compare them.
@@ -98,6 +98,12 @@ impl Reducer {
         if !variant.runs_here() {
             return Err(Error::usage(format!("this processor does not run {variant} kernels")));
         }
+        Self::by(variant, dtype, op, ranks)
+    }
+
+    /// By the loops of a variant that runs here.
+    #[inline]
+    fn by(variant: Variant, dtype: Dtype, op: OpKind, ranks: usize) -> Result<Self> {
         if matches!(op, OpKind::PreMul | OpKind::User) {
             return Err(Error::usage(format!("operator `{op}` needs its parameters")));
         }

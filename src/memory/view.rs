@@ -71,8 +71,11 @@ impl<'a> View<'a> {
     /// # Panics
     /// Where the range leaves the view.
     #[must_use]
+    #[inline]
     pub fn part(self, range: Range<usize>) -> Self {
-        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} bytes", self.len);
+        if range.start > range.end || range.end > self.len {
+            out_of_view(range, self.len);
+        }
         Self { start: self.start.wrapping_add(range.start), len: range.len(), ..self }
     }
 
@@ -80,4 +83,9 @@ impl<'a> View<'a> {
     pub fn same_place(self, other: Self) -> bool {
         self.start == other.start
     }
+}
+
+#[cold]
+fn out_of_view(range: Range<usize>, len: usize) -> ! {
+    panic!("{range:?} of {len} bytes");
 }
