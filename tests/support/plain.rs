@@ -134,6 +134,7 @@ pub fn elements<T: Plain>(random: &mut Random, count: usize) -> Vec<T> {
 }
 
 /// Evaluates `$body` with `$T` standing for the Rust type of a dtype.
+#[allow(unused_macros, reason = "each test file uses a part of this")]
 macro_rules! with_dtype {
     ($dtype:expr, $T:ident => $body:expr) => {
         with_dtype!(@ $dtype, $T, $body;
