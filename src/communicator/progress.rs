@@ -199,7 +199,7 @@ impl Runner {
             watches.push(running.core.bell().watch());
             watches.extend(running.watches());
         }
-        self.bell.announce(true);
+        self.bell.announce(!watches.is_empty());
         let news = !self.inbox.lock().queues.is_empty() || self.inbox.lock().closed;
         if news || !matches!(self.turn(), Turn::Sleep(_)) {
             self.bell.cancel();
