@@ -34,7 +34,12 @@ impl Arguments {
 }
 
 /// Makes the call and waits.
-pub(crate) fn block<T: Plain>(c: &mut Communicator, case: &Case, input: &[T], output: &mut [T]) -> Result<()> {
+pub(crate) fn block<T: Plain>(
+    c: &mut Communicator,
+    case: &Case,
+    input: &[T],
+    output: &mut [T],
+) -> Result<()> {
     let (rank, last) = (c.rank(), c.rank() + 1 == c.size());
     let op = || case.op.expect("a reduction has an operator").of::<T>(rank);
     let Arguments { counts, received, root, next, before } = Arguments::new(case, rank);

@@ -33,7 +33,8 @@ pub(crate) fn run(name: &str, cases: &[Case]) {
 }
 
 fn job(transport: &str, size: usize, cases: &[&Case]) -> Vec<String> {
-    let communicators = Communicator::threads(size, &config(transport)).expect("threads can always be linked");
+    let communicators =
+        Communicator::threads(size, &config(transport)).expect("threads can always be linked");
     let arrived = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let start = |communicator| {
