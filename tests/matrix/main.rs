@@ -2,9 +2,8 @@
 //!
 //! | family  | in full                                                   | in turn                            |
 //! | ------- | --------------------------------------------------------- | ---------------------------------- |
-//! | shapes  | transport x ranks x call x algorithm x small counts       | type, operator, root, skew, works, |
-//! |         |                                                           | counts about a chunk and above     |
-//! | types   | call x algorithm x type x operator                        | transport, ranks, count, root, skew|
+//! | shapes  | transport x ranks x call x algorithm x count              | type, operator, root, skew, work   |
+//! | types   | transport x call x algorithm x type x operator            | ranks, count, root, skew           |
 //! | works   | transport x ranks x call that can be started x count      | algorithm, type, operator, root    |
 //!
 //! - ranks 1 2 3 4 5 7 8, as threads; the chooser counts as an algorithm; a call in place, apart, and with
@@ -76,18 +75,12 @@ impl Turn {
     }
 }
 
-fn small_counts(case: &Case) -> Vec<usize> {
-    let (n, line) = (case.size, 64 / case.dtype.size());
-    let mut counts = vec![0, 1, n - 1, n, n + 1, line - 1, line, line + 1, 997];
-    counts.sort_unstable();
-    counts.dedup();
-    counts
-}
-
-/// About a chunk, and some rounds.
-fn large_counts(case: &Case) -> [usize; 5] {
-    let (unit, line) = (case.unit(), 64 / case.dtype.size());
-    [unit - 1, unit, unit + 1, 2 * unit + line + 1, 70_001]
+/// About the number of ranks and a line; about a chunk; some rounds.
+fn counts(case: &Case) -> [usize; 14] {
+    let (n, line, unit) = (case.size, 64 / case.dtype.size(), case.unit());
+    let small = [0, 1, n - 1, n, n + 1, line - 1, line, line + 1, 997];
+    let large = [unit - 1, unit, unit + 1, 2 * unit + line + 1, 70_001];
+    std::array::from_fn(|at| *small.iter().chain(&large).nth(at).expect("as many as there are"))
 }
 
 fn calls() -> impl Iterator<Item = (Call, Option<&'static str>)> {
@@ -98,14 +91,11 @@ fn shapes(transport: &'static str) {
     let mut turn = Turn(Random(transport.len() as u64));
     let mut cases = Vec::new();
     for (size, (call, algorithm)) in SIZES.into_iter().flat_map(|size| calls().map(move |of| (size, of))) {
-        for at in 0..9 {
+        for at in 0..14 {
             let case = turn.case(transport, size, call, algorithm);
-            let work = call.starts() && turn.0.below(8) == 0;
-            let counts = small_counts(&case);
-            cases.push(Case { count: counts[at % counts.len()], work, ..case });
+            let work = call.starts() && turn.0.below(4) == 0;
+            cases.push(Case { count: counts(&case)[at], work, ..case });
         }
-        let case = turn.case(transport, size, call, algorithm);
-        cases.push(Case { count: turn.one(&large_counts(&case)), ..case });
     }
     run(&format!("shapes over {transport}"), &cases);
 }
@@ -129,14 +119,15 @@ fn shapes_over_tcp() {
 fn types() {
     let mut turn = Turn(Random(7));
     let mut cases = Vec::new();
-    for (call, algorithm) in calls() {
+    for (transport, (call, algorithm)) in TRANSPORTS.into_iter().flat_map(|t| calls().map(move |of| (t, of)))
+    {
         for dtype in Dtype::ALL {
             let ops = match call.reduces() {
                 true => Op::all(dtype).map(Some).collect(),
                 false => vec![None],
             };
             for op in ops {
-                let (transport, size) = (turn.one(&TRANSPORTS), turn.one(&SIZES[1..]));
+                let size = turn.one(&SIZES[1..]);
                 let count = turn.one(&[63, 255, 1000, 1021]);
                 let case = turn.typed(transport, size, call, algorithm, dtype, op);
                 cases.push(Case { count, ..case });
