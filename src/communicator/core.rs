@@ -37,6 +37,25 @@ struct Destination {
     peers: (Option<u32>, Option<u32>),
 }
 
+/// What the destination of a call depends on, besides the settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Errand {
+    routine: Routine,
+    root: u32,
+    peers: (Option<u32>, Option<u32>),
+    /// Of all blocks together.
+    bytes: usize,
+    needs: Needs,
+}
+
+/// Where the last call went: most calls are like the one before.
+#[derive(Clone, Copy, Debug)]
+struct Trip {
+    errand: Errand,
+    algorithm: u8,
+    route: usize,
+}
+
 /// A call that has begun: its route and what its messages say.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Begun {
@@ -55,7 +74,8 @@ pub(crate) struct Core {
     failed: Option<Error>,
     /// The input times its factor, for pre-multiplied sums.
     prescaled: Scratch,
-    pub(super) settings: Settings,
+    settings: Settings,
+    last: Option<Trip>,
 }
 
 impl Core {
@@ -78,7 +98,18 @@ impl Core {
             failed: None,
             prescaled: Scratch::default(),
             settings,
+            last: None,
         })
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The settings, to be changed: the next call chooses anew.
+    pub(super) fn settings_mut(&mut self) -> &mut Settings {
+        self.last = None;
+        &mut self.settings
     }
 
     pub(super) fn bell(&self) -> &Arc<Bell> {
@@ -99,32 +130,41 @@ impl Core {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        let size = self.group.members.len();
-        let algorithm = match ask.routine {
-            Routine::Collective(kind) => {
-                let rank_order = ask.reduction.as_ref().is_some_and(|by| !by.reducer.commutes());
-                let needs = Needs { rank_order, edge_local: ask.edges() };
-                self.choose(kind, ask.count(size) * ask.dtype.size(), needs)?
-            }
-            Routine::PointToPoint => 0,
+        let count = ask.count(self.group.members.len());
+        let rank_order = ask.reduction.as_ref().is_some_and(|by| !by.reducer.commutes());
+        let errand = Errand {
+            routine: ask.routine,
+            root: ask.root as u32,
+            peers: ask.peers,
+            bytes: count * ask.dtype.size(),
+            needs: Needs { rank_order, edge_local: ask.edges() },
+        };
+        let last = self.last.filter(|last| last.errand == errand);
+        let algorithm = match (last, ask.routine) {
+            (Some(last), _) => last.algorithm,
+            (None, Routine::Collective(kind)) => self.choose(kind, errand.bytes, errand.needs)?,
+            (None, Routine::PointToPoint) => 0,
         };
         let collective = matches!(ask.routine, Routine::Collective(_));
         self.sequence += u64::from(collective);
         let signature = Signature {
             communicator: self.group.id,
             sequence: if collective { self.sequence } else { 0 },
-            count: ask.count(size) as u64,
+            count: count as u64,
             routine: ask.routine,
             dtype: ask.dtype,
             op: ask.reduction.as_ref().map(|by| by.op),
             algorithm,
-            root: ask.root as u32,
+            root: errand.root,
             counts: ask.counts_hash(),
         };
-        let wanted = Destination { routine: ask.routine, root: ask.root as u32, algorithm, peers: ask.peers };
-        let route = match self.routes.iter().position(|(known, _)| *known == wanted) {
-            Some(route) => route,
-            None => self.open(wanted).map_err(|error| self.fail(error, &signature))?,
+        let route = match last {
+            Some(last) => last.route,
+            None => {
+                let route = self.route(errand, algorithm).map_err(|error| self.fail(error, &signature))?;
+                self.last = Some(Trip { errand, algorithm, route });
+                route
+            }
         };
         // Only now, with its links open, can the peers learn of it.
         if self.abort().load(Ordering::Relaxed) {
@@ -167,6 +207,16 @@ impl Core {
         self.failed = Some(error.clone());
         self.engine.fail();
         error
+    }
+
+    /// The route there, opened where it is not yet.
+    fn route(&mut self, errand: Errand, algorithm: u8) -> Result<usize> {
+        let Errand { routine, root, peers, .. } = errand;
+        let wanted = Destination { routine, root, algorithm, peers };
+        match self.routes.iter().position(|(known, _)| *known == wanted) {
+            Some(route) => Ok(route),
+            None => self.open(wanted),
+        }
     }
 
     fn open(&mut self, wanted: Destination) -> Result<usize> {
