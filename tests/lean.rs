@@ -68,6 +68,18 @@ fn blocking_calls_allocate_nothing() {
     }
 
     let mut pair = Communicator::local(2).unwrap();
+    // A route is opened by both ranks at once.
+    std::thread::scope(|scope| {
+        for communicator in &mut pair {
+            scope.spawn(|| {
+                for count in [0, 2, 1000] {
+                    let mut data = vec![1.0f32; count];
+                    communicator.broadcast(&mut data, 0).unwrap();
+                    communicator.reduce_in_place(&mut data, ReduceOp::Sum, 0).unwrap();
+                }
+            });
+        }
+    });
     let [zero, one] = pair.as_mut_slice() else { unreachable!("two ranks") };
     for count in [0, 2, 1000] {
         let (input, mut output) = (vec![1.0f32; count], vec![0.0f32; count]);

@@ -1,10 +1,12 @@
 //! What a caller asks for, checked and without types: from here on, blocking and non-blocking calls,
 //! Rust and C, are the same.
 
+use std::fmt;
+
 use crate::dtype::{Dtype, Element};
 use crate::engine::{Counts, Routine, Shape, mix};
 use crate::error::{Error, Result};
-use crate::kernel::Reducer;
+use crate::kernel::{Kernels, Reducer};
 use crate::op::{OpKind, ReduceOp};
 use crate::plan::CollectiveKind;
 
@@ -117,17 +119,19 @@ impl Ask {
         Self { routine, root, dtype: T::DTYPE, reduction: None, vectors, peers: (None, None) }
     }
 
-    fn reducing<T: Element>(mut self, op: &ReduceOp<T>, size: usize) -> Result<Self> {
-        self.reduction = Some(Reduction { op: op.kind(), reducer: Reducer::new(op, size)? });
-        Ok(self)
+    #[inline]
+    fn reducing<T: Element>(self, op: &ReduceOp<T>, place: Place) -> Result<Self> {
+        let reducer = Reducer::with(place.kernels, op, place.size)?;
+        Ok(Self { reduction: Some(Reduction { op: op.kind(), reducer }), ..self })
     }
 }
 
-/// Where a rank stands: what lengths are checked against.
+/// Where a rank stands: what lengths are checked against, and what it combines with.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) rank: usize,
     pub(crate) size: usize,
+    pub(crate) kernels: Kernels,
 }
 
 /// Lengths are in elements. Each constructor checks what one rank alone can check.
@@ -139,7 +143,7 @@ impl Ask {
         op: &ReduceOp<T>,
     ) -> Result<Self> {
         same_length("all_reduce", input, output)?;
-        Self::collective::<T>(CollectiveKind::AllReduce, 0, Vectors::Whole(input)).reducing(op, place.size)
+        Self::collective::<T>(CollectiveKind::AllReduce, 0, Vectors::Whole(input)).reducing(op, place)
     }
 
     pub(crate) fn reduce<T: Element>(
@@ -153,7 +157,7 @@ impl Ask {
         if place.rank == root {
             same_length("reduce", input, output)?;
         }
-        Self::collective::<T>(CollectiveKind::Reduce, root, Vectors::Whole(input)).reducing(op, place.size)
+        Self::collective::<T>(CollectiveKind::Reduce, root, Vectors::Whole(input)).reducing(op, place)
     }
 
     pub(crate) fn broadcast<T: Element>(place: Place, count: usize, root: usize) -> Result<Self> {
@@ -173,7 +177,7 @@ impl Ask {
     ) -> Result<Self> {
         per_rank("reduce_scatter", "input", input, "output", output, place.size)?;
         let vectors = Vectors::Even { each: output, only_input: None, only_output: Some(place.rank) };
-        Self::collective::<T>(CollectiveKind::ReduceScatter, 0, vectors).reducing(op, place.size)
+        Self::collective::<T>(CollectiveKind::ReduceScatter, 0, vectors).reducing(op, place)
     }
 
     pub(crate) fn all_gather<T: Element>(place: Place, input: usize, output: usize) -> Result<Self> {
@@ -234,7 +238,7 @@ impl Ask {
         let ends = ends("reduce_scatter_v", "input", input, counts, place.size)?;
         expect("reduce_scatter_v: output", output, counts[place.rank])?;
         let vectors = Vectors::Uneven { ends, only_input: None, only_output: Some(place.rank) };
-        Self::collective::<T>(CollectiveKind::ReduceScatter, 0, vectors).reducing(op, place.size)
+        Self::collective::<T>(CollectiveKind::ReduceScatter, 0, vectors).reducing(op, place)
     }
 
     /// `counts` at the root only.
@@ -328,15 +332,24 @@ impl Ask {
     }
 }
 
+#[inline]
 fn same_length(call: &str, input: usize, output: usize) -> Result<()> {
-    expect(format_args!("{call}: output"), output, input)
+    match input == output {
+        true => Ok(()),
+        false => Err(wrong_length(format_args!("{call}: output"), output, input)),
+    }
 }
 
-fn expect(what: impl std::fmt::Display, found: usize, expected: usize) -> Result<()> {
+fn expect(what: impl fmt::Display, found: usize, expected: usize) -> Result<()> {
     match found == expected {
         true => Ok(()),
-        false => Err(Error::usage(format!("{what} has {found} elements; it must have {expected}"))),
+        false => Err(wrong_length(what, found, expected)),
     }
+}
+
+#[cold]
+fn wrong_length(what: impl fmt::Display, found: usize, expected: usize) -> Error {
+    Error::usage(format!("{what} has {found} elements; it must have {expected}"))
 }
 
 /// The long side of a call must have one block of the short side's length per rank.

@@ -37,10 +37,30 @@ struct Destination {
     peers: (Option<u32>, Option<u32>),
 }
 
-impl Destination {
-    fn of(ask: &Ask, algorithm: u8) -> Self {
-        Self { routine: ask.routine, root: ask.root as u32, algorithm, peers: ask.peers }
+/// What the destination of a call depends on, besides the settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Errand {
+    routine: Routine,
+    root: u32,
+    peers: (Option<u32>, Option<u32>),
+    /// Of all blocks together.
+    bytes: usize,
+    needs: Needs,
+}
+
+impl Errand {
+    fn destination(&self, algorithm: u8) -> Destination {
+        let Self { routine, root, peers, .. } = *self;
+        Destination { routine, root, algorithm, peers }
     }
+}
+
+/// Where the last call went: most calls are like the one before.
+#[derive(Clone, Copy, Debug)]
+struct Trip {
+    errand: Errand,
+    algorithm: u8,
+    route: usize,
 }
 
 /// The algorithm of the barrier by which ranks agree on a call before they open links for it: few links
@@ -65,7 +85,8 @@ pub(crate) struct Core {
     failed: Option<Error>,
     /// The input times its factor, for pre-multiplied sums.
     prescaled: Scratch,
-    pub(super) settings: Settings,
+    settings: Settings,
+    last: Option<Trip>,
 }
 
 impl Core {
@@ -88,7 +109,18 @@ impl Core {
             failed: None,
             prescaled: Scratch::default(),
             settings,
+            last: None,
         })
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The settings, to be changed: the next call chooses anew.
+    pub(super) fn settings_mut(&mut self) -> &mut Settings {
+        self.last = None;
+        &mut self.settings
     }
 
     pub(super) fn bell(&self) -> &Arc<Bell> {
@@ -109,7 +141,12 @@ impl Core {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        let algorithm = self.algorithm(ask)?;
+        let errand = self.errand(ask);
+        let last = self.last.filter(|last| last.errand == errand);
+        let algorithm = match last {
+            Some(last) => last.algorithm,
+            None => self.algorithm(&errand)?,
+        };
         let collective = matches!(ask.routine, Routine::Collective(_));
         self.sequence += u64::from(collective);
         let signature = Signature {
@@ -120,13 +157,23 @@ impl Core {
             dtype: ask.dtype,
             op: ask.reduction.as_ref().map(|by| by.op),
             algorithm,
-            root: ask.root as u32,
+            root: errand.root,
             counts: ask.counts_hash(),
         };
-        let wanted = Destination::of(ask, algorithm);
-        let route = match self.find(wanted) {
-            Some(route) => route,
-            None => self.agree_and_open(wanted, &signature).map_err(|error| self.fail(error, &signature))?,
+        let route = match last {
+            Some(last) => last.route,
+            None => {
+                let wanted = errand.destination(algorithm);
+                let route = match self.find(wanted) {
+                    Some(route) => route,
+                    None => {
+                        let opened = self.agree_and_open(wanted, &signature);
+                        opened.map_err(|error| self.fail(error, &signature))?
+                    }
+                };
+                self.last = Some(Trip { errand, algorithm, route });
+                route
+            }
         };
         // Only now, with its links open, can the peers learn of it.
         if self.abort().load(Ordering::Relaxed) {
@@ -193,18 +240,30 @@ impl Core {
         self.find(wanted).map_or_else(|| self.open(wanted), Ok)
     }
 
-    /// The algorithm that a call walks, by its place in the list of all.
-    fn algorithm(&mut self, ask: &Ask) -> Result<u8> {
-        let Routine::Collective(kind) = ask.routine else { return Ok(0) };
+    fn errand(&self, ask: &Ask) -> Errand {
         let rank_order = ask.reduction.as_ref().is_some_and(|by| !by.reducer.commutes());
-        let needs = Needs { rank_order, edge_local: ask.edges() };
-        self.choose(kind, ask.count(self.group.members.len()) * ask.dtype.size(), needs)
+        Errand {
+            routine: ask.routine,
+            root: ask.root as u32,
+            peers: ask.peers,
+            bytes: ask.count(self.group.members.len()) * ask.dtype.size(),
+            needs: Needs { rank_order, edge_local: ask.edges() },
+        }
+    }
+
+    /// The algorithm that a call walks, by its place in the list of all.
+    fn algorithm(&mut self, errand: &Errand) -> Result<u8> {
+        match errand.routine {
+            Routine::Collective(kind) => self.choose(kind, errand.bytes, errand.needs),
+            Routine::PointToPoint => Ok(0),
+        }
     }
 
     /// Whether the route of a call is open, so that [`Core::begin`] waits for nobody.
     pub(super) fn knows(&mut self, ask: &Ask) -> bool {
-        let Ok(algorithm) = self.algorithm(ask) else { return true };
-        self.find(Destination::of(ask, algorithm)).is_some()
+        let errand = self.errand(ask);
+        let Ok(algorithm) = self.algorithm(&errand) else { return true };
+        self.find(errand.destination(algorithm)).is_some()
     }
 
     fn find(&self, wanted: Destination) -> Option<usize> {

@@ -24,7 +24,7 @@ impl Communicator {
         let mut ranks: Vec<usize> = (0..self.size()).filter(|&rank| all[2 * rank] == mine[0]).collect();
         ranks.sort_by_key(|&rank| (all[2 * rank + 1], rank));
         let core = self.core();
-        let (id, settings) = (core.child_id(mine[0]), core.settings.clone());
+        let (id, settings) = (core.child_id(mine[0]), core.settings().clone());
         Self::new(self.context.clone(), self.group.part(id, &ranks), settings).map(Some)
     }
 

@@ -24,6 +24,7 @@ use self::core::{Core, Group};
 use self::progress::Queue;
 use crate::dtype::Element;
 use crate::error::Result;
+use crate::kernel::Kernels;
 use crate::memory::{View, as_bytes, as_bytes_mut};
 use crate::op::ReduceOp;
 use crate::plan::{Collective, CollectiveKind};
@@ -53,6 +54,7 @@ use crate::plan::{Collective, CollectiveKind};
 /// ```
 pub struct Communicator {
     group: Group,
+    kernels: Kernels,
     context: Arc<context::Context>,
     /// With its owner, unless works are outstanding.
     core: Option<Box<Core>>,
@@ -76,7 +78,14 @@ impl Communicator {
     fn new(context: Arc<context::Context>, group: Group, settings: Settings) -> Result<Self> {
         let abort = Arc::new(AtomicBool::new(false));
         let core = Core::new(context.clone(), group.clone(), settings, abort.clone())?;
-        Ok(Self { group, context, core: Some(Box::new(core)), queue: Arc::default(), abort })
+        Ok(Self {
+            group,
+            kernels: Kernels::best(),
+            context,
+            core: Some(Box::new(core)),
+            queue: Arc::default(),
+            abort,
+        })
     }
 
     /// This rank: 0 to `size() - 1`.
@@ -91,19 +100,19 @@ impl Communicator {
 
     /// How long calls wait for other ranks before they fail; `None` waits for ever. 10 minutes at first.
     pub fn set_deadline(&mut self, deadline: Option<Duration>) {
-        self.core().settings.deadline = deadline;
+        self.core().settings_mut().deadline = deadline;
     }
 
     /// Walks that algorithm in every call of that collective, or the cheapest again (`None`). All ranks
     /// must set alike.
     pub fn set_algorithm(&mut self, kind: CollectiveKind, name: Option<&str>) -> Result<()> {
-        self.core().settings.force(kind, name)
+        self.core().settings_mut().force(kind, name)
     }
 
     /// Admits only plans that combine in rank order, so that results depend on nothing but the ranks'
     /// data. All ranks must set alike.
     pub fn set_deterministic(&mut self, deterministic: bool) {
-        self.core().settings.deterministic = deterministic;
+        self.core().settings_mut().deterministic = deterministic;
     }
 
     /// A handle that aborts this communicator from any thread.
@@ -117,7 +126,7 @@ impl Communicator {
     }
 
     fn place(&self) -> Place {
-        Place { rank: self.group.rank, size: self.group.members.len() }
+        Place { rank: self.group.rank, size: self.group.members.len(), kernels: self.kernels }
     }
 
     /// The core, taken back from the progress thread once every work is done.

@@ -326,7 +326,7 @@ impl Running {
     fn advance(&mut self) -> Result<Looked> {
         let Self { core, task, begun, walk, wait, .. } = self;
         let abort = core.abort().clone();
-        let allowed = core.settings.deadline;
+        let allowed = core.settings().deadline;
         let Task { ask, held } = task;
         core.ride(ask, begun, held.views(), |ride| {
             Ok(match ride.advance(walk)? {

@@ -185,6 +185,8 @@ struct Moving<'r, 'c> {
 type Few<T> = SmallVec<[T; 8]>;
 
 impl<'c> Moving<'_, 'c> {
+    // Apart from the loops over lanes and rounds, which would keep all of its values alive.
+    #[inline(never)]
     fn attempt(&self, links: &Links) -> Result<Tried> {
         let Move { sources, to, .. } = self.step;
         let len = self.len();
@@ -274,6 +276,7 @@ impl<'c> Moving<'_, 'c> {
         place.part(self.piece(span, index))
     }
 
+    #[inline(never)]
     fn lend(&self, links: &Links, tag: &Tag) -> Result<Tried> {
         let Move { span, to, .. } = self.step;
         let pieces: Few<View<'_>> = (0..span.count).map(|index| self.view(*span, index)).collect();
@@ -291,6 +294,7 @@ impl<'c> Moving<'_, 'c> {
     }
 
     /// Combines block by block: a message holds its span's blocks one after the other.
+    #[inline(never)]
     fn combine_blocks<'v>(&self, into: &[View<'v>], from: &[View<'v>])
     where
         'c: 'v,

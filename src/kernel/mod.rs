@@ -26,7 +26,7 @@ use std::fmt;
 use std::ptr;
 use std::sync::Arc;
 
-pub use variant::Variant;
+pub use variant::{Kernels, Variant};
 
 use crate::dtype::{Dtype, Element};
 use crate::error::{Error, Result};
@@ -62,6 +62,15 @@ impl Reducer {
     /// # Errors
     /// [`Usage`](crate::Kind::Usage): the operator is not for this element type.
     pub fn new<T: Element>(op: &ReduceOp<T>, ranks: usize) -> Result<Self> {
+        Self::with(Kernels::best(), op, ranks)
+    }
+
+    /// As [`new`](Self::new), by kernels that were found before.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn with<T: Element>(kernels: Kernels, op: &ReduceOp<T>, ranks: usize) -> Result<Self> {
         match op {
             ReduceOp::User(user) => Ok(Self {
                 dtype: T::DTYPE,
@@ -74,11 +83,11 @@ impl Reducer {
             ReduceOp::PreMul(factor) => {
                 let mut bytes = [0; 8];
                 bytes[..size_of::<T>()].copy_from_slice(as_bytes(&[*factor]));
-                let prescale = select::prescale(Variant::best(), T::DTYPE);
-                let sum = Self::of(T::DTYPE, OpKind::Sum, ranks)?;
+                let prescale = select::prescale(kernels.variant(), T::DTYPE);
+                let sum = Self::by(kernels, T::DTYPE, OpKind::Sum, ranks)?;
                 Ok(Self { op: OpKind::PreMul, prescale: Some((prescale, bytes)), ..sum })
             }
-            _ => Self::of(T::DTYPE, op.kind(), ranks),
+            _ => Self::by(kernels, T::DTYPE, op.kind(), ranks),
         }
     }
 
@@ -87,7 +96,7 @@ impl Reducer {
     /// # Errors
     /// [`Usage`](crate::Kind::Usage): the operator is not for this element type, or has parameters.
     pub fn of(dtype: Dtype, op: OpKind, ranks: usize) -> Result<Self> {
-        Self::by(Variant::best(), dtype, op, ranks)
+        Self::by(Kernels::best(), dtype, op, ranks)
     }
 
     /// As [`of`](Self::of), by the loops of one variant: to compare them.
@@ -95,15 +104,13 @@ impl Reducer {
     /// # Errors
     /// [`Usage`](crate::Kind::Usage): as above, or this processor lacks what the variant needs.
     pub fn compiled_for(variant: Variant, dtype: Dtype, op: OpKind, ranks: usize) -> Result<Self> {
-        if !variant.runs_here() {
-            return Err(Error::usage(format!("this processor does not run {variant} kernels")));
-        }
-        Self::by(variant, dtype, op, ranks)
+        let kernels = Kernels::of(variant)
+            .ok_or_else(|| Error::usage(format!("this processor does not run {variant} kernels")))?;
+        Self::by(kernels, dtype, op, ranks)
     }
 
-    /// By the loops of a variant that runs here.
-    #[inline]
-    fn by(variant: Variant, dtype: Dtype, op: OpKind, ranks: usize) -> Result<Self> {
+    fn by(kernels: Kernels, dtype: Dtype, op: OpKind, ranks: usize) -> Result<Self> {
+        let variant = kernels.variant();
         if matches!(op, OpKind::PreMul | OpKind::User) {
             return Err(Error::usage(format!("operator `{op}` needs its parameters")));
         }
