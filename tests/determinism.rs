@@ -42,7 +42,7 @@ fn input<T: Plain>(rank: usize, count: usize) -> Vec<T> {
         let any = T::from_low(random.next());
         let near = T::from_f64((random.next() % 2001) as f64 / 999.0 - 1.0);
         let usable = any.to_f64().is_finite() && any.to_f64().abs() < 1e30;
-        if !T::DTYPE.is_float() || usable && random.next() % 2 == 0 { any } else { near }
+        if !T::DTYPE.is_float() || usable && random.next().is_multiple_of(2) { any } else { near }
     };
     (0..count).map(element).collect()
 }

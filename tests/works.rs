@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Wake};
 use std::thread::Thread;
 
 use kolo::{Buffer, ReduceOp, Result};
-use support::{input, ranks, value};
+use support::{input, ranks, ranks_over, value};
 
 fn sum(size: usize, index: usize) -> f32 {
     (0..size).map(|rank| value(rank, index) as f32).sum()
@@ -225,4 +225,27 @@ fn memory_of_a_communicator_is_zero_aligned_and_alike() {
         let error = communicator.alloc::<u64>(1 << 50).unwrap_err();
         assert_eq!(error.kind(), kolo::Kind::System, "{error}");
     });
+}
+
+/// Messages and collectives travel on connections of their own, and the end of one must not overtake what
+/// was sent on the other.
+#[test]
+fn last_words_are_heard() {
+    const COUNT: usize = 400_001;
+    for _ in 0..25 {
+        ranks_over("tcp", 8, |communicator| {
+            let rank = communicator.rank();
+            communicator.set_algorithm(kolo::CollectiveKind::AllGather, Some("direct")).unwrap();
+            communicator.all_gather(&[rank as u8], &mut [0; 8]).unwrap();
+            if rank % 2 == 0 {
+                // Until the other one sleeps.
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                communicator.send(&vec![1.0f64; COUNT], rank + 1).unwrap();
+            } else {
+                let mut data = vec![0.0; COUNT];
+                communicator.recv(&mut data, rank - 1).unwrap();
+                assert!(data.iter().all(|&x| x == 1.0));
+            }
+        });
+    }
 }

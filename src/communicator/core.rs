@@ -167,7 +167,7 @@ impl Core {
                 let route = match self.find(wanted) {
                     Some(route) => route,
                     None => {
-                        let opened = self.agree_and_open(wanted, &signature);
+                        let opened = self.agree_and_open(ask, wanted, &signature);
                         opened.map_err(|error| self.fail(error, &signature))?
                     }
                 };
@@ -221,7 +221,7 @@ impl Core {
     /// Opens a route that this rank walks for the first time. All ranks do so in the same call, if they
     /// make the same calls; so they compare the call first, over links that are always the same. Else one
     /// could wait for a link that no other rank is going to open.
-    fn agree_and_open(&mut self, wanted: Destination, signature: &Signature) -> Result<usize> {
+    fn agree_and_open(&mut self, ask: &Ask, wanted: Destination, signature: &Signature) -> Result<usize> {
         if wanted.routine == Routine::PointToPoint || self.group.members.len() == 1 {
             return self.open(wanted);
         }
@@ -234,8 +234,9 @@ impl Core {
         };
         let signature = Signature { counts: mix(signature.counts, u64::MAX), ..*signature };
         let (shape, none) = (Shape::Whole(0), View::empty());
-        let request =
-            Request { signature: &signature, shape, input: none, output: none, reducer: None, edges: false };
+        // A rank that has agreed may send at once: what the others see of it differs by edge, as the call's.
+        let (input, output, edges) = (none, none, ask.edges());
+        let request = Request { signature: &signature, shape, input, output, reducer: None, edges };
         self.engine.run(&self.routes[route].1, &request, self.settings.deadline)?;
         self.find(wanted).map_or_else(|| self.open(wanted), Ok)
     }

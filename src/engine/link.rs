@@ -80,13 +80,16 @@ impl Links {
         places.iter().filter_map(|&at| self.at(at).watch())
     }
 
-    /// Fails if a peer of these links is gone, as any stream to it tells: it may have left before it
-    /// opened the one that is waited for.
+    /// Fails if a peer of these links is gone. Any stream to it may tell: it may have left before it opened
+    /// the one that is waited for. But where that one is a connection, its own end comes behind all that was
+    /// sent on it, and must not be overtaken by what another connection says.
     pub fn alive(&self, places: &[u32]) -> Result<()> {
-        let awaited = |port: Port| places.iter().any(|&at| self.port(at).peer == port.peer);
-        let streams = self.open.iter().filter(|(port, _)| awaited(*port));
-        for (port, link) in streams {
-            link.alive().map_err(|error| error.with(port.peer as usize))?;
+        for (awaited, link) in places.iter().map(|&at| &self.open[at as usize]) {
+            let connection = link.watch().is_some();
+            let tells = |port: Port| port == *awaited || port.peer == awaited.peer && !connection;
+            for (port, link) in self.open.iter().filter(|(port, _)| tells(*port)) {
+                link.alive().map_err(|error| error.with(port.peer as usize))?;
+            }
         }
         Ok(())
     }

@@ -20,7 +20,8 @@ impl Arguments {
     fn new(case: &Case, rank: usize) -> Self {
         let &Case { size, root, call, .. } = case;
         // Who is no root need not know what the root knows.
-        let knows = rank == root || !matches!(call, Call::GatherV | Call::ScatterV) || case.skew[0] % 2 == 0;
+        let knows =
+            rank == root || !matches!(call, Call::GatherV | Call::ScatterV) || case.skew[0].is_multiple_of(2);
         let from = if call == Call::AllToAllV { rank } else { 0 };
         let distance = if call == Call::Chain { 1 } else { root };
         Self {
