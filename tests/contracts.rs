@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use kolo::{Communicator, Error, Kind, ReduceOp};
-use support::ranks;
+use support::{ranks, ranks_over};
 
 /// The errors of two ranks that do different things; both must end.
 fn clash(
@@ -50,6 +50,40 @@ fn counts_that_differ_are_told() {
     }
 }
 
+/// Counts so different that ranks walk different plans over different links: nobody may wait for the
+/// deadline.
+#[test]
+fn ranks_on_different_plans_are_told() {
+    for transport in ["local", "shm", "tcp"] {
+        for size in [2, 4, 5] {
+            for (odd, others) in [(10, 1_000_000), (100_000, 1_000_000), (2_000_000, 2_000), (0, 20_000)] {
+                // First with nothing open, then with the links of all these plans open.
+                for warm in [false, true] {
+                    let told = std::sync::atomic::AtomicUsize::new(0);
+                    ranks_over(transport, size, |communicator| {
+                        let case = format!("{transport}, {size} ranks, {odd} against {others}, warm {warm}");
+                        communicator.set_deadline(Some(Duration::from_secs(60)));
+                        if warm {
+                            all_reduce(odd)(communicator).unwrap();
+                            all_reduce(others)(communicator).unwrap();
+                        }
+                        let begun = Instant::now();
+                        let count = if communicator.rank() == size / 2 { odd } else { others };
+                        let outcome = all_reduce(count)(communicator).and_then(|()| communicator.barrier());
+                        let error = outcome.expect_err(&case);
+                        assert!(matches!(error.kind(), Kind::Mismatch | Kind::PeerLost), "{case}: {error}");
+                        assert!(begun.elapsed() < Duration::from_secs(20), "{case}: {error}");
+                        if error.kind() == Kind::Mismatch {
+                            told.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        }
+                    });
+                    assert!(told.into_inner() > 0, "somebody says why");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn everything_that_must_agree_is_compared() {
     let sum = |op: ReduceOp<u8>| move |c: &mut Communicator| c.all_reduce_in_place(&mut [1, 2], op.clone());
@@ -57,9 +91,8 @@ fn everything_that_must_agree_is_compared() {
     let i8 = |c: &mut Communicator| c.all_reduce_in_place(&mut [1i8, 2], ReduceOp::Sum);
     assert_mismatch(clash(sum(ReduceOp::Sum), i8), ["2 x u8", "2 x i8"]);
     let root = |root: usize| move |c: &mut Communicator| c.broadcast(&mut [0u8; 100], root);
-    // Both only send, and learn of it at the barrier.
-    assert_mismatch(clash(root(0), root(1)), ["barrier", "100 x u8, root"]);
-    assert_mismatch(clash(root(0), sum(ReduceOp::Sum)), ["this rank called", "all_reduce #1"]);
+    assert_mismatch(clash(root(0), root(1)), ["root 0", "root 1"]);
+    assert_mismatch(clash(root(0), sum(ReduceOp::Sum)), ["broadcast", "all_reduce"]);
     let named = |name: &'static str| {
         move |c: &mut Communicator| {
             c.set_algorithm(kolo::CollectiveKind::AllReduce, Some(name))?;

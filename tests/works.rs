@@ -68,6 +68,49 @@ fn a_scope_works_on_borrowed_slices() {
     });
 }
 
+#[test]
+fn a_scope_knows_every_call() {
+    ranks(3, |communicator| {
+        let (rank, n) = (communicator.rank(), 3);
+        let (next, before) = ((rank + 1) % n, (rank + n - 1) % n);
+        let (one, three) = ([rank as u32 + 1], [10, 20, 30u32]);
+        let (mut sum, mut part, mut uneven_part) = ([0u32], [0u32], vec![0u32; rank]);
+        let (mut all, mut uneven, mut from_all, mut to_root) = ([0u32; 3], [0u32; 3], [0u32; 3], [0u32; 3]);
+        let (mut share, mut uneven_share, mut exchanged, mut word) =
+            ([0u32], vec![0u32; rank], [0u32], [rank as u32]);
+        let (mut uneven_root, mut uneven_all) = ([0u32; 3], [0u32; 3]);
+        let mine = vec![rank as u32; rank];
+        let counts = [0, 1, 2];
+        let roots = rank == 2;
+        communicator
+            .scope(|scope| {
+                scope.reduce(&one, &mut sum, ReduceOp::Sum, 2)?;
+                scope.reduce_scatter(&three, &mut part, ReduceOp::Sum)?;
+                scope.reduce_scatter_v(&three, &mut uneven_part, &counts, ReduceOp::Max)?;
+                scope.all_gather(&one, &mut all)?;
+                scope.all_gather_v(&mine, &mut uneven, &counts)?;
+                scope.all_to_all(&three, &mut from_all)?;
+                scope.all_to_all_v(&three, &[1, 1, 1], &mut uneven_all, &[1, 1, 1])?;
+                scope.gather(&one, if roots { &mut to_root } else { &mut [] }, 2)?;
+                scope.gather_v(&mine, if roots { &mut uneven_root } else { &mut [] }, &counts, 2)?;
+                scope.scatter(if roots { &three } else { &[] }, &mut share, 2)?;
+                scope.scatter_v(if roots { &three } else { &[] }, &counts, &mut uneven_share, 2)?;
+                scope.send_recv(&one, next, &mut exchanged, before)?;
+                scope.broadcast(&mut word, 1)
+            })
+            .unwrap();
+        let own = three[rank];
+        assert_eq!((part, all, from_all, uneven_all), ([3 * own], [1, 2, 3], [own; 3], [own; 3]));
+        assert_eq!((uneven, share, word), ([1, 2, 2], [own], [1]));
+        assert_eq!(uneven_part, [vec![], vec![10], vec![20, 30]][rank]);
+        assert_eq!(uneven_share, uneven_part);
+        assert_eq!(exchanged, [before as u32 + 1]);
+        if roots {
+            assert_eq!((sum, to_root, uneven_root), ([6], [1, 2, 3], [1, 2, 2]));
+        }
+    });
+}
+
 /// Wakes a thread.
 struct Unpark(Thread);
 

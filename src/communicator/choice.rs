@@ -66,7 +66,7 @@ impl Settings {
     }
 }
 
-fn place_of(wanted: &dyn Algorithm) -> u8 {
+pub(super) fn place_of(wanted: &dyn Algorithm) -> u8 {
     let place = algorithm::ALL.iter().position(|algorithm| algorithm.name() == wanted.name());
     place.expect("every algorithm is in the list") as u8
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::ask::Ask;
-use super::choice::{Choice, Explanation, Settings};
+use super::choice::{self, Choice, Explanation, Settings};
 use super::context::Context;
 use crate::algorithm;
 use crate::algorithm::choose::Needs;
-use crate::engine::{Engine, Request, Ride, Route, Routine, Signature, Wait, Walk, aborted, mix};
+use crate::engine::{Engine, Request, Ride, Route, Routine, Shape, Signature, Wait, Walk, aborted, mix};
 use crate::error::{Error, Result};
 use crate::health::Deadline;
 use crate::memory::{Bell, Scratch, View};
@@ -37,6 +37,12 @@ struct Destination {
     peers: (Option<u32>, Option<u32>),
 }
 
+impl Destination {
+    fn of(ask: &Ask, algorithm: u8) -> Self {
+        Self { routine: ask.routine, root: ask.root as u32, algorithm, peers: ask.peers }
+    }
+}
+
 /// What the destination of a call depends on, besides the settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Errand {
@@ -55,6 +61,10 @@ struct Trip {
     algorithm: u8,
     route: usize,
 }
+
+/// The algorithm of the barrier by which ranks agree on a call before they open links for it: few links
+/// for each rank, and every rank hears of every other one in few hops.
+const AGREEMENT: &str = "doubling";
 
 /// A call that has begun: its route and what its messages say.
 #[derive(Clone, Copy, Debug)]
@@ -130,27 +140,18 @@ impl Core {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        let count = ask.count(self.group.members.len());
-        let rank_order = ask.reduction.as_ref().is_some_and(|by| !by.reducer.commutes());
-        let errand = Errand {
-            routine: ask.routine,
-            root: ask.root as u32,
-            peers: ask.peers,
-            bytes: count * ask.dtype.size(),
-            needs: Needs { rank_order, edge_local: ask.edges() },
-        };
+        let errand = self.errand(ask);
         let last = self.last.filter(|last| last.errand == errand);
-        let algorithm = match (last, ask.routine) {
-            (Some(last), _) => last.algorithm,
-            (None, Routine::Collective(kind)) => self.choose(kind, errand.bytes, errand.needs)?,
-            (None, Routine::PointToPoint) => 0,
+        let algorithm = match last {
+            Some(last) => last.algorithm,
+            None => self.algorithm(&errand)?,
         };
         let collective = matches!(ask.routine, Routine::Collective(_));
         self.sequence += u64::from(collective);
         let signature = Signature {
             communicator: self.group.id,
             sequence: if collective { self.sequence } else { 0 },
-            count: count as u64,
+            count: ask.count(self.group.members.len()) as u64,
             routine: ask.routine,
             dtype: ask.dtype,
             op: ask.reduction.as_ref().map(|by| by.op),
@@ -161,7 +162,13 @@ impl Core {
         let route = match last {
             Some(last) => last.route,
             None => {
-                let route = self.route(errand, algorithm).map_err(|error| self.fail(error, &signature))?;
+                let wanted = Destination::of(ask, algorithm);
+                let route = match self.find(wanted) {
+                    Some(route) => route,
+                    None => self
+                        .agree_and_open(wanted, &signature)
+                        .map_err(|error| self.fail(error, &signature))?,
+                };
                 self.last = Some(Trip { errand, algorithm, route });
                 route
             }
@@ -209,14 +216,56 @@ impl Core {
         error
     }
 
-    /// The route there, opened where it is not yet.
-    fn route(&mut self, errand: Errand, algorithm: u8) -> Result<usize> {
-        let Errand { routine, root, peers, .. } = errand;
-        let wanted = Destination { routine, root, algorithm, peers };
-        match self.routes.iter().position(|(known, _)| *known == wanted) {
-            Some(route) => Ok(route),
-            None => self.open(wanted),
+    /// Opens a route that this rank walks for the first time. All ranks do so in the same call, if they
+    /// make the same calls; so they compare the call first, over links that are always the same. Else one
+    /// could wait for a link that no other rank is going to open.
+    fn agree_and_open(&mut self, wanted: Destination, signature: &Signature) -> Result<usize> {
+        if wanted.routine == Routine::PointToPoint || self.group.members.len() == 1 {
+            return self.open(wanted);
         }
+        let routine = Routine::Collective(CollectiveKind::Barrier);
+        let algorithm = choice::place_of(algorithm::find(AGREEMENT)?);
+        let agreement = Destination { routine, root: 0, algorithm, peers: (None, None) };
+        let route = match self.find(agreement) {
+            Some(route) => route,
+            None => self.open(agreement)?,
+        };
+        let signature = Signature { counts: mix(signature.counts, u64::MAX), ..*signature };
+        let (shape, none) = (Shape::Whole(0), View::empty());
+        let request =
+            Request { signature: &signature, shape, input: none, output: none, reducer: None, edges: false };
+        self.engine.run(&self.routes[route].1, &request, self.settings.deadline)?;
+        self.find(wanted).map_or_else(|| self.open(wanted), Ok)
+    }
+
+    fn errand(&self, ask: &Ask) -> Errand {
+        let rank_order = ask.reduction.as_ref().is_some_and(|by| !by.reducer.commutes());
+        Errand {
+            routine: ask.routine,
+            root: ask.root as u32,
+            peers: ask.peers,
+            bytes: ask.count(self.group.members.len()) * ask.dtype.size(),
+            needs: Needs { rank_order, edge_local: ask.edges() },
+        }
+    }
+
+    /// The algorithm that a call walks, by its place in the list of all.
+    fn algorithm(&mut self, errand: &Errand) -> Result<u8> {
+        match errand.routine {
+            Routine::Collective(kind) => self.choose(kind, errand.bytes, errand.needs),
+            Routine::PointToPoint => Ok(0),
+        }
+    }
+
+    /// Whether the route of a call is open, so that [`Core::begin`] waits for nobody.
+    pub(super) fn knows(&mut self, ask: &Ask) -> bool {
+        let errand = self.errand(ask);
+        let Ok(algorithm) = self.algorithm(&errand) else { return true };
+        self.find(Destination::of(ask, algorithm)).is_some()
+    }
+
+    fn find(&self, wanted: Destination) -> Option<usize> {
+        self.routes.iter().position(|(known, _)| *known == wanted)
     }
 
     fn open(&mut self, wanted: Destination) -> Result<usize> {

@@ -6,6 +6,7 @@ mod context;
 mod core;
 mod group;
 mod progress;
+mod scope;
 mod start;
 mod work;
 
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use self::choice::Explanation;
-pub use self::start::Scope;
+pub use self::scope::Scope;
 pub use self::work::{Awaited, Work};
 
 use self::ask::{Ask, Place};

@@ -3,6 +3,9 @@
 //! A communicator's [`Core`] is either with its owner, who makes blocking calls, or lies in its
 //! [`Queue`] with the works that were started, for this thread. It changes hands under the queue's lock,
 //! so that a blocking call with no work outstanding takes no lock at all.
+//!
+//! Opening links waits for other ranks, who may be about to open those of another communicator first. So a
+//! work whose route is not open yet begins on a thread of its own, and comes here when it is.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -71,7 +74,16 @@ struct Inbox {
 #[derive(Default)]
 struct Mail {
     queues: Vec<Arc<Queue>>,
+    opened: Vec<Opened>,
     closed: bool,
+}
+
+/// A queue's first task, whose links are open, or why not.
+struct Opened {
+    queue: Arc<Queue>,
+    core: Box<Core>,
+    task: Task,
+    begun: Result<Begun>,
 }
 
 impl Inbox {
@@ -88,7 +100,9 @@ impl Progress {
         let theirs = inbox.clone();
         std::thread::Builder::new()
             .name("kolo-progress".into())
-            .spawn(move || Runner { inbox: theirs, bell, running: Vec::new() }.run())
+            .spawn(move || {
+                Runner { inbox: theirs, bell, running: Vec::new(), opening: 0, closed: false }.run()
+            })
             .map_err(|cause| Error::system("starting the progress thread", cause))?;
         Ok(Self { inbox, ringer })
     }
@@ -121,6 +135,10 @@ struct Runner {
     inbox: Arc<Inbox>,
     bell: Arc<Bell>,
     running: Vec<Running>,
+    /// How many tasks are having their links opened.
+    opening: usize,
+    /// Whether there will be no more queues.
+    closed: bool,
 }
 
 /// How one look at all running works ended.
@@ -134,7 +152,8 @@ enum Turn {
 impl Runner {
     fn run(mut self) {
         loop {
-            if !self.collect() && self.running.is_empty() {
+            self.collect();
+            if self.closed && self.running.is_empty() && self.opening == 0 {
                 return;
             }
             match self.turn() {
@@ -144,17 +163,54 @@ impl Runner {
         }
     }
 
-    /// Takes in new queues; false when there will be no more.
-    fn collect(&mut self) -> bool {
+    /// Takes in what has come.
+    fn collect(&mut self) {
         let mut mail = self.inbox.lock();
-        let (queues, open) = (std::mem::take(&mut mail.queues), !mail.closed);
+        let (queues, opened) = (std::mem::take(&mut mail.queues), std::mem::take(&mut mail.opened));
+        self.closed = mail.closed;
         drop(mail);
         for queue in queues {
             let core = queue.lock().core.take();
-            let core = core.expect("a queue comes with its core");
-            self.running.extend(next(queue, core));
+            self.next(queue, core.expect("a queue comes with its core"));
         }
-        open
+        for Opened { queue, core, task, begun } in opened {
+            self.opening -= 1;
+            match begun {
+                Ok(begun) => self.running.push(Running::new(queue, core, task, begun)),
+                Err(error) => {
+                    task.held.finish(Err(error));
+                    self.next(queue, core);
+                }
+            }
+        }
+    }
+
+    /// Begins a queue's next task; lays the core back where there is none.
+    fn next(&mut self, queue: Arc<Queue>, mut core: Box<Core>) {
+        loop {
+            let mut state = queue.lock();
+            let Some(mut task) = state.tasks.pop_front() else {
+                state.core = Some(core);
+                state.active = false;
+                drop(state);
+                return queue.idle.notify_all();
+            };
+            drop(state);
+            if !core.knows(&task.ask) {
+                self.opening += 1;
+                return open_apart(
+                    Opener { inbox: self.inbox.clone(), ringer: self.bell.ringer() },
+                    queue,
+                    core,
+                    task,
+                );
+            }
+            let (input, _) = task.held.views();
+            match core.begin(&task.ask, input) {
+                Ok(begun) => return self.running.push(Running::new(queue, core, task, begun)),
+                Err(error) => task.held.finish(Err(error)),
+            }
+        }
     }
 
     fn turn(&mut self) -> Turn {
@@ -189,7 +245,7 @@ impl Runner {
         core.bell().cancel();
         let result = result.map_err(|error| core.fail(error, &begun.signature));
         task.held.finish(result);
-        self.running.extend(next(queue, core));
+        self.next(queue, core);
     }
 
     fn sleep(&mut self, nap: Duration) {
@@ -199,8 +255,10 @@ impl Runner {
             watches.push(running.core.bell().watch());
             watches.extend(running.watches());
         }
-        self.bell.announce(true);
-        let news = !self.inbox.lock().queues.is_empty() || self.inbox.lock().closed;
+        self.bell.announce(!watches.is_empty());
+        let mail = self.inbox.lock();
+        let news = !mail.queues.is_empty() || !mail.opened.is_empty() || mail.closed != self.closed;
+        drop(mail);
         if news || !matches!(self.turn(), Turn::Sleep(_)) {
             self.bell.cancel();
         } else if let Err(error) = self.bell.sleep(&watches, Some(nap)) {
@@ -211,7 +269,7 @@ impl Runner {
         let mut at = 0;
         while at < self.running.len() {
             self.running[at].core.bell().hush();
-            match self.running[at].check_alive() {
+            match self.running[at].check() {
                 Ok(()) => at += 1,
                 Err(error) => self.finish(at, Err(error)),
             }
@@ -219,26 +277,33 @@ impl Runner {
     }
 }
 
-/// Begins a queue's next task; lays the core back where there is none.
-fn next(queue: Arc<Queue>, mut core: Box<Core>) -> Option<Running> {
-    loop {
-        let mut state = queue.lock();
-        let Some(mut task) = state.tasks.pop_front() else {
-            state.core = Some(core);
-            state.active = false;
-            drop(state);
-            queue.idle.notify_all();
-            return None;
-        };
-        drop(state);
+/// Where a task goes whose links are open.
+struct Opener {
+    inbox: Arc<Inbox>,
+    ringer: Ringer,
+}
+
+/// Begins a task on a thread of its own; on this one where there can be none.
+fn open_apart(opener: Opener, queue: Arc<Queue>, mut core: Box<Core>, mut task: Task) {
+    let open = move || {
         let (input, _) = task.held.views();
-        match core.begin(&task.ask, input) {
-            Ok(begun) => {
-                let (walk, wait) = core.set_out(&begun);
-                return Some(Running { queue, core, task, begun, walk, wait });
-            }
-            Err(error) => task.held.finish(Err(error)),
+        let begun = core.begin(&task.ask, input);
+        opener.inbox.lock().opened.push(Opened { queue, core, task, begun });
+        opener.ringer.ring();
+    };
+    // A closure that could not be given to a thread is lost, so it is fetched from where both can reach it.
+    let shared = Arc::new(Mutex::new(Some(open)));
+    let theirs = shared.clone();
+    let take = |slot: &Mutex<Option<_>>| slot.lock().unwrap_or_else(|poison| poison.into_inner()).take();
+    let spawned = std::thread::Builder::new().name("kolo-open".into()).spawn(move || {
+        if let Some(open) = take(&theirs) {
+            open();
         }
+    });
+    if spawned.is_err()
+        && let Some(open) = take(&shared)
+    {
+        open();
     }
 }
 
@@ -253,6 +318,11 @@ enum Looked {
 }
 
 impl Running {
+    fn new(queue: Arc<Queue>, core: Box<Core>, task: Task, begun: Begun) -> Self {
+        let (walk, wait) = core.set_out(&begun);
+        Self { queue, core, task, begun, walk, wait }
+    }
+
     fn advance(&mut self) -> Result<Looked> {
         let Self { core, task, begun, walk, wait, .. } = self;
         let abort = core.abort().clone();
@@ -280,8 +350,8 @@ impl Running {
         core.ride(ask, begun, held.views(), |ride| ride.watches(walk))
     }
 
-    fn check_alive(&mut self) -> Result<()> {
+    fn check(&mut self) -> Result<()> {
         let Self { core, task: Task { ask, held }, begun, walk, .. } = self;
-        core.ride(ask, begun, held.views(), |ride| ride.check_alive(walk))
+        core.ride(ask, begun, held.views(), |ride| ride.check(walk))
     }
 }

@@ -91,6 +91,12 @@ impl Links {
         Ok(())
     }
 
+    /// The next message's body on every link that has one, and whose it is.
+    pub fn waiting(&self) -> impl Iterator<Item = (usize, [u64; 4])> + '_ {
+        let waiting = self.open.iter().filter(|(_, link)| matches!(link.peek(), Ok(Some(_))));
+        waiting.map(|(port, link)| (port.peer as usize, link.body()))
+    }
+
     /// Whether nothing that any link lent is still being read; a broken link reads nothing.
     pub fn at_rest(&self) -> bool {
         self.open.iter().all(|(_, link)| link.settled().unwrap_or(true))

@@ -163,7 +163,7 @@ impl<'a> Ride<'a> {
             return Ok(());
         }
         bell.sleep(&watches, Some(nap))?;
-        self.check_alive(walk)
+        self.check(walk)
     }
 
     /// The descriptors that must wake a sleeper on this walk.
@@ -173,8 +173,15 @@ impl<'a> Ride<'a> {
         self.links.watches(&waited_for(walk)).chain(unsent).collect()
     }
 
-    /// Fails if a peer that this walk waits for is gone, and nothing of it is left to be read.
-    pub fn check_alive(&self, walk: &mut Walk) -> Result<()> {
+    /// For a walk that has waited a while: fails if a peer that it waits for is gone, and nothing of it is
+    /// left to be read; or if a message lies on any link that no rank sends which makes the same calls.
+    /// That one would never be read, since another plan than the peer's is walked here.
+    pub fn check(&self, walk: &mut Walk) -> Result<()> {
+        let Request { signature, edges, .. } = *self.call.request;
+        let mut waiting = self.links.waiting();
+        if let Some((peer, theirs)) = waiting.find(|(_, theirs)| signature.contradicts(*theirs, edges)) {
+            return Err(Error::new(Kind::Mismatch, signature.contrast(theirs)).with(peer));
+        }
         let Err(lost) = self.links.alive(&waited_for(walk)) else { return Ok(()) };
         match self.advance(walk)? {
             Progress::Blocked => Err(lost),

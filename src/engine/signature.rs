@@ -96,6 +96,16 @@ impl Signature {
         )
     }
 
+    /// Whether a message with this body cannot come from a rank that makes the same calls: it belongs to
+    /// another call with this one's number, or to an earlier one that this rank is done with.
+    pub fn contradicts(&self, theirs: [u64; 4], edges: bool) -> bool {
+        let [communicator, sequence, count, codes] = self.tag().body;
+        let alike = theirs[3] == codes && (edges || theirs[2] == count);
+        theirs[0] == communicator
+            && theirs[1] != 0
+            && (theirs[1] < sequence || theirs[1] == sequence && !alike)
+    }
+
     fn decode([communicator, sequence, count, small]: [u64; 4]) -> Option<Self> {
         let [routine, dtype, op, algorithm] = ((small >> 32) as u32).to_le_bytes();
         Some(Self {
@@ -185,6 +195,23 @@ mod tests {
         digests.sort_unstable();
         digests.dedup();
         assert_eq!(digests.len(), others.len() + 1);
+    }
+
+    #[test]
+    fn only_what_no_agreeing_rank_sends_contradicts() {
+        let a = sample();
+        let body = |signature: Signature| signature.tag().body;
+        assert!(a.contradicts(body(Signature { count: 999, ..a }), false));
+        assert!(a.contradicts(body(Signature { root: 3, ..a }), true));
+        assert!(
+            a.contradicts(body(Signature { sequence: 16, ..a }), false),
+            "left over from an earlier call"
+        );
+        assert!(!a.contradicts(body(a), false));
+        assert!(!a.contradicts(body(Signature { count: 999, ..a }), true), "an edge's count is its own");
+        assert!(!a.contradicts(body(Signature { sequence: 18, count: 1, ..a }), false), "it is ahead");
+        assert!(!a.contradicts(body(Signature { communicator: 8, count: 1, ..a }), false));
+        assert!(!a.contradicts(body(Signature { sequence: 0, count: 1, ..a }), false), "between two ranks");
     }
 
     #[test]

@@ -83,9 +83,14 @@ impl Bell {
     /// # Errors
     /// [`Kind::System`](crate::Kind) where the kernel refuses.
     pub fn sleep(&self, watches: &[Watch], timeout: Option<Duration>) -> Result<()> {
+        let (futex, announced) = (watches.is_empty(), self.page.doorbell.announced());
+        debug_assert!(
+            announced.is_none_or(|how| (how == Asleep::Futex) == futex),
+            "announced as {announced:?}"
+        );
         let sure = self.sure.load(Ordering::Relaxed);
         let timeout = if sure { timeout } else { Some(timeout.unwrap_or(UNSURE).min(UNSURE)) };
-        let outcome = if watches.is_empty() {
+        let outcome = if futex {
             os::wait(self.page.doorbell.word(), Asleep::Futex as u32, timeout)
         } else {
             self.poll(watches, timeout)

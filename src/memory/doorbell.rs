@@ -26,6 +26,12 @@ pub(crate) enum Asleep {
     Poll = 2,
 }
 
+impl Asleep {
+    fn of(value: u32) -> Option<Self> {
+        [Self::Futex, Self::Poll].into_iter().find(|how| *how as u32 == value)
+    }
+}
+
 /// The word that both sides look at.
 #[derive(Debug, Default)]
 #[repr(transparent)]
@@ -53,11 +59,12 @@ impl Doorbell {
 
     #[cold]
     fn rouse(&self) -> Option<Asleep> {
-        match self.0.swap(AWAKE, Ordering::Relaxed) {
-            value if value == Asleep::Futex as u32 => Some(Asleep::Futex),
-            value if value == Asleep::Poll as u32 => Some(Asleep::Poll),
-            _ => None,
-        }
+        Asleep::of(self.0.swap(AWAKE, Ordering::Relaxed))
+    }
+
+    /// The sleeper: how it said that it will sleep, unless it has been rung since.
+    pub(crate) fn announced(&self) -> Option<Asleep> {
+        Asleep::of(self.0.load(Ordering::Relaxed))
     }
 
     /// What a futex waits on.

@@ -1,6 +1,8 @@
 //! What the test files share: ranks as threads, and data whose results are known exactly.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+pub mod plain;
+
 use kolo::config::Config;
 use kolo::{Communicator, Element};
 
