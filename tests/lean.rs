@@ -76,6 +76,15 @@ fn blocking_calls_allocate_nothing() {
             one.recv(&mut output, 0)
         });
         assert_eq!(message, 0, "a message of {count} elements, ten times");
+        // A rank's first call of a kind meets the other's: each on a thread of its own.
+        let first = |rank: &mut Communicator| {
+            rank.broadcast(&mut vec![0.0f32; count], 0)?;
+            rank.reduce(&vec![0.0f32; count], &mut vec![0.0f32; count], ReduceOp::Sum, 0)
+        };
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| first(&mut *one));
+            first(&mut *zero).and(other.join().unwrap()).unwrap();
+        });
         let broadcast = allocations(|| {
             zero.broadcast(&mut output, 0)?;
             one.broadcast(&mut output, 0)
