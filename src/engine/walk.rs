@@ -266,7 +266,7 @@ impl<'c> Moving<'_, 'c> {
     }
 
     /// The `index`-th block of a span.
-    #[inline]
+    #[inline(always)]
     fn view(&self, span: Span, index: u32) -> View<'c> {
         let place = match span.memory {
             Memory::Input => self.call.request.input,
