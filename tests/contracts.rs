@@ -189,3 +189,28 @@ fn what_one_rank_can_check_is_a_usage_error_and_harmless() {
         communicator.barrier().unwrap();
     });
 }
+
+/// A panic of the caller's operator ends the call, not the process, and nobody waits for that rank.
+#[test]
+fn an_operator_that_panics_fails_its_communicator_alone() {
+    for blocking in [true, false] {
+        ranks(2, |communicator| {
+            communicator.set_deadline(Some(Duration::from_secs(20)));
+            let bad = communicator.rank() == 1;
+            let op =
+                ReduceOp::user(true, move |a: u32, b: u32| if bad { panic!("on purpose") } else { a + b });
+            let mut other = communicator.duplicate().unwrap();
+            let call = std::panic::AssertUnwindSafe(|| match blocking {
+                true => communicator.all_reduce_in_place(&mut [1u32; 10], op),
+                false => communicator.start_all_reduce(vec![1u32; 10].into(), op).unwrap().wait().map(drop),
+            });
+            let outcome = std::panic::catch_unwind(call);
+            assert_eq!(outcome.is_err(), bad && blocking, "a work's panic becomes its error");
+            let failed = matches!(outcome, Ok(Err(_)) | Err(_));
+            assert!(failed || !bad, "the rank that panicked cannot have a result");
+            let error = communicator.barrier().unwrap_err();
+            assert!(matches!(error.kind(), Kind::Aborted | Kind::PeerLost), "{error}");
+            other.barrier().expect("other communicators still work");
+        });
+    }
+}

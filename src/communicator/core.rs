@@ -1,5 +1,6 @@
 //! What runs the calls of one communicator, wherever it is: with its owner, or with the progress thread.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,7 +10,7 @@ use super::context::Context;
 use crate::algorithm;
 use crate::algorithm::choose::Needs;
 use crate::engine::{Engine, Request, Ride, Route, Routine, Shape, Signature, Wait, Walk, aborted, mix};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
 use crate::memory::{Bell, Scratch, View};
 use crate::plan::{self, Collective, CollectiveKind, Plan};
@@ -132,8 +133,15 @@ impl Core {
         let begun = self.begin(ask, input)?;
         let input = prescaled(ask, input, &mut self.prescaled);
         let request = request(ask, &begun, input, output);
-        let outcome = self.engine.run(&self.routes[begun.route].1, &request, self.settings.deadline);
-        outcome.map_err(|error| self.fail(error, &begun.signature))
+        let walk = || self.engine.run(&self.routes[begun.route].1, &request, self.settings.deadline);
+        match catch_unwind(AssertUnwindSafe(walk)) {
+            Ok(outcome) => outcome.map_err(|error| self.fail(error, &begun.signature)),
+            Err(panic) => {
+                // Peers must not wait for a rank whose operator panicked, nor read what it lent.
+                self.fail(panicked(), &begun.signature);
+                resume_unwind(panic)
+            }
+        }
     }
 
     /// Finds the route of a call, opening its links where they are not open yet.
@@ -324,6 +332,11 @@ impl Core {
     pub(super) fn child_id(&self, color: u64) -> u64 {
         mix(mix(self.group.id, self.sequence), color)
     }
+}
+
+/// What a communicator says after a call of it panicked: only an operator of the caller's own can.
+pub(super) fn panicked() -> Error {
+    Error::new(Kind::Aborted, "the operator panicked; the communicator cannot be used any more")
 }
 
 /// What the plan reads as the input: the caller's, or what [`Core::begin`] made of it.

@@ -8,10 +8,11 @@
 //! work whose route is not open yet begins on a thread of its own, and comes here when it is.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::core::{Begun, Core};
+use super::core::{Begun, Core, panicked};
 use super::work::Task;
 use crate::engine::{Next, Progress as Step, Wait, Walk, aborted};
 use crate::error::{Error, Result};
@@ -217,7 +218,10 @@ impl Runner {
         let (mut moved, mut nap) = (false, Some(Duration::from_secs(3600)));
         let mut at = 0;
         while at < self.running.len() {
-            match self.running[at].advance() {
+            // A panic must not end the thread that all communicators' works wait for.
+            let running = &mut self.running[at];
+            let looked = catch_unwind(AssertUnwindSafe(|| running.advance()));
+            match looked.unwrap_or_else(|_| Err(panicked())) {
                 Ok(Looked::Moved) => moved = true,
                 Ok(Looked::Patient) => nap = None,
                 Ok(Looked::Sleepy(most)) => nap = nap.map(|nap| nap.min(most)),
