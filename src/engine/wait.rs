@@ -2,7 +2,7 @@
 //!
 //! With a core for each rank, what is waited for usually comes within a microsecond, and a spin
 //! sees it soonest. With more ranks than cores, the one waited for may need this very core: hardly spin,
-//! yield, park. Figures for both are in ARCHITECTURE.md.
+//! yield, park.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -101,7 +101,7 @@ struct ShmLink {
     stream: UnixStream,
 }
 
-/// What crossing costs when the cores share a cache; measured on two cores of a Zen 4 server.
+/// What crossing costs when the cores share a cache: nominal, until links are measured at start.
 const COST: Cost = Cost { latency_ns: 150, bytes_per_us: 12_000 };
 
 /// Connects processes of one host.
