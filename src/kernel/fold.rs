@@ -57,8 +57,7 @@ impl<N: Number, O: Combine<N::Wide>, const FINISH: bool> PairKernel for Fold<N, 
             let [a, b] = sources.map(|source| View::from_raw(source.cast_mut(), bytes));
             let to = View::from_raw(to, bytes);
             let (destinations, sources) = (&[to], &[a, b]);
-            let job =
-                Job { destinations, sources, range: 0..bytes, streams: false, ranks, factor: [0; 8] };
+            let job = Job { destinations, sources, range: 0..bytes, streams: false, ranks, factor: [0; 8] };
             Self::run::<I>(&job);
         }
     }
@@ -201,11 +200,13 @@ where
     /// As [`chunk`](Self::chunk), and writable.
     #[inline(always)]
     unsafe fn store<const LANES: usize>(&self, chunk: [N::Wide; LANES], start: usize) {
+        let whole_lines = (LANES * size_of::<N>()).is_multiple_of(LINE);
         for destination in self.destinations {
             // SAFETY: the caller's promise.
             unsafe {
                 let to = destination.as_ptr().cast::<Unaligned<N>>().add(start);
-                if self.streams && destination.is_streamed() && to.addr().is_multiple_of(LINE) {
+                if self.streams && whole_lines && destination.is_streamed() && to.addr().is_multiple_of(LINE)
+                {
                     stream::<N, I, LANES>(chunk, to);
                 } else {
                     N::store::<I, LANES>(chunk, to);
@@ -223,7 +224,6 @@ where
 unsafe fn stream<N: Number, I: Isa, const LANES: usize>(chunk: [N::Wide; LANES], to: *mut Unaligned<N>) {
     let mut lines = [[0u8; LINE]; 8];
     let count = LANES * size_of::<N>() / LINE;
-    debug_assert!(count <= lines.len() && LANES * size_of::<N>() % LINE == 0);
     // SAFETY: `lines` are large enough for the largest chunk; the rest is the caller's promise.
     unsafe {
         N::store::<I, LANES>(chunk, lines.as_mut_ptr().cast());
