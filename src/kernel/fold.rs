@@ -227,8 +227,8 @@ unsafe fn stream<N: Number, I: Isa, const LANES: usize>(chunk: [N::Wide; LANES],
     // SAFETY: `lines` are large enough for the largest chunk; the rest is the caller's promise.
     unsafe {
         N::store::<I, LANES>(chunk, lines.as_mut_ptr().cast());
-        for i in 0..count {
-            I::stream(lines[i], to.cast::<[u8; LINE]>().add(i).cast());
+        for (i, line) in lines.into_iter().enumerate().take(count) {
+            I::stream(line, to.cast::<[u8; LINE]>().add(i).cast());
         }
     }
 }
