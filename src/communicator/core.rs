@@ -202,7 +202,8 @@ impl Core {
     }
 
     /// What walks the call that has begun, where, and as what.
-    #[inline]
+    // Inlined: a structure that is moved right after it was written stalls whoever reads it.
+    #[inline(always)]
     fn call<'a>(
         &'a mut self,
         ask: &'a Ask,

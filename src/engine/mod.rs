@@ -108,7 +108,7 @@ impl Engine {
     }
 
     /// Gets ready to walk.
-    #[inline]
+    #[inline(always)]
     pub fn ride<R>(
         &mut self,
         route: &mut Route,
@@ -156,7 +156,7 @@ pub struct Ride<'a> {
 impl Ride<'_> {
     /// Walks as far as one comes without more than a spin at any step: to the end (then nothing is returned),
     /// or to where a walk with more patience goes on.
-    #[inline]
+    #[inline(always)]
     fn sprint(&self) -> Result<Option<Walk>> {
         walk::sprint(self.route, self.links, &self.call, self.patience.spins())
     }

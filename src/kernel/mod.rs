@@ -73,26 +73,29 @@ impl Reducer {
     ///
     /// # Errors
     /// As there.
-    #[inline]
+    #[inline(always)]
     pub fn with<T: Element>(kernels: Kernels, op: &ReduceOp<T>, ranks: usize) -> Result<Self> {
         match op {
-            ReduceOp::User(user) => Ok(Self {
-                dtype: T::DTYPE,
-                op: OpKind::User,
-                commutes: user.commutes,
-                ranks,
-                loops: Loops::User(Arc::new(user.clone())),
-                prescale: None,
-            }),
+            ReduceOp::User(_) | ReduceOp::PreMul(_) => Self::with_parameters(kernels, op, ranks),
+            _ => Self::by(kernels, T::DTYPE, op.kind(), ranks),
+        }
+    }
+
+    fn with_parameters<T: Element>(kernels: Kernels, op: &ReduceOp<T>, ranks: usize) -> Result<Self> {
+        let sum = Self::by(kernels, T::DTYPE, OpKind::Sum, ranks)?;
+        Ok(match op {
+            ReduceOp::User(user) => {
+                let loops = Loops::User(Arc::new(user.clone()));
+                Self { op: OpKind::User, commutes: user.commutes, loops, ..sum }
+            }
             ReduceOp::PreMul(factor) => {
                 let mut bytes = [0; 8];
                 bytes[..size_of::<T>()].copy_from_slice(as_bytes(&[*factor]));
                 let prescale = select::prescale(kernels.variant(), T::DTYPE);
-                let sum = Self::by(kernels, T::DTYPE, OpKind::Sum, ranks)?;
-                Ok(Self { op: OpKind::PreMul, prescale: Some((prescale, bytes)), ..sum })
+                Self { op: OpKind::PreMul, prescale: Some((prescale, bytes)), ..sum }
             }
-            _ => Self::by(kernels, T::DTYPE, op.kind(), ranks),
-        }
+            _ => sum,
+        })
     }
 
     /// As [`new`](Self::new), for a type known only at run time and an operator without parameters.
@@ -113,6 +116,7 @@ impl Reducer {
         Self::by(kernels, dtype, op, ranks)
     }
 
+    #[inline(always)]
     fn by(kernels: Kernels, dtype: Dtype, op: OpKind, ranks: usize) -> Result<Self> {
         let variant = kernels.variant();
         if matches!(op, OpKind::PreMul | OpKind::User) {
