@@ -124,8 +124,10 @@ impl Ask {
     // written stalls whoever reads it.
     #[inline(always)]
     fn reducing<T: Element>(self, op: &ReduceOp<T>, place: Place) -> Result<Self> {
+        let Self { routine, root, dtype, vectors, peers, .. } = self;
         let reducer = Reducer::with(place.kernels, op, place.size)?;
-        Ok(Self { reduction: Some(Reduction { op: op.kind(), reducer }), ..self })
+        let reduction = Some(Reduction { op: op.kind(), reducer });
+        Ok(Self { routine, root, dtype, reduction, vectors, peers })
     }
 }
 

@@ -77,7 +77,12 @@ impl Reducer {
     pub fn with<T: Element>(kernels: Kernels, op: &ReduceOp<T>, ranks: usize) -> Result<Self> {
         match op {
             ReduceOp::User(_) | ReduceOp::PreMul(_) => Self::with_parameters(kernels, op, ranks),
-            _ => Self::by(kernels, T::DTYPE, op.kind(), ranks),
+            _ => {
+                // What can fail comes first, so that the whole is written once, where it is going to stay:
+                // moving what was just written stalls the core.
+                let loops = loops(kernels, T::DTYPE, op.kind())?;
+                Ok(Self::of_loops(T::DTYPE, op.kind(), ranks, loops))
+            }
         }
     }
 
@@ -116,18 +121,14 @@ impl Reducer {
         Self::by(kernels, dtype, op, ranks)
     }
 
-    #[inline(always)]
     fn by(kernels: Kernels, dtype: Dtype, op: OpKind, ranks: usize) -> Result<Self> {
-        let variant = kernels.variant();
-        if matches!(op, OpKind::PreMul | OpKind::User) {
-            return Err(Error::usage(format!("operator `{op}` needs its parameters")));
-        }
-        let fold = select::fold(variant, dtype, op).ok_or_else(|| {
-            Error::usage(format!("operator `{op}` is for integers; {dtype} is a floating-point type"))
-        })?;
-        let finish = if op == OpKind::Average { select::average(variant, dtype) } else { fold };
+        Ok(Self::of_loops(dtype, op, ranks, loops(kernels, dtype, op)?))
+    }
+
+    #[inline(always)]
+    fn of_loops(dtype: Dtype, op: OpKind, ranks: usize, [fold, finish]: [Entries; 2]) -> Self {
         let loops = Loops::Library { fold, finish };
-        Ok(Self { dtype, op, commutes: true, ranks: ranks.max(1), loops, prescale: None })
+        Self { dtype, op, commutes: true, ranks: ranks.max(1), loops, prescale: None }
     }
 
     /// The element type.
@@ -205,6 +206,25 @@ impl Reducer {
             None => copy(destinations, source),
         }
     }
+}
+
+/// The loops of an operator without parameters: those that combine, and those that finish as well.
+#[inline]
+fn loops(kernels: Kernels, dtype: Dtype, op: OpKind) -> Result<[Entries; 2]> {
+    let variant = kernels.variant();
+    match select::fold(variant, dtype, op) {
+        Some(_) if matches!(op, OpKind::PreMul | OpKind::User) => Err(no_loops(dtype, op)),
+        Some(fold) => Ok([fold, if op == OpKind::Average { select::average(variant, dtype) } else { fold }]),
+        None => Err(no_loops(dtype, op)),
+    }
+}
+
+#[cold]
+fn no_loops(dtype: Dtype, op: OpKind) -> Error {
+    Error::usage(match op {
+        OpKind::PreMul | OpKind::User => format!("operator `{op}` needs its parameters"),
+        _ => format!("operator `{op}` is for integers; {dtype} is a floating-point type"),
+    })
 }
 
 impl fmt::Debug for Reducer {
