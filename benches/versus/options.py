@@ -1,0 +1,116 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
+TRANSPORTS = ("shm", "tcp")
+SIZES = "8,64,1K,4K,8K,16K,32K,64K,256K,1M,4M,16M,64M,256M"
+QUICK_SIZES = "8,1K,8K,64K,1M,16M"
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+EXAMPLES = """
+examples:
+  run                                         everything, about an hour
+  run --quick                                 a few sizes, few rounds
+  run --ranks 2 --transports shm --collectives all_reduce --sizes 8,1K,64K
+  run --kolo old=/tmp/a --kolo new=/tmp/b --peers none    two builds of kolo (prefixes of ffi/install)
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure, against whom, and where results go."""
+
+    ranks: list[int]
+    transports: list[str]
+    collectives: list[str]
+    sizes: list[int]
+    peers: list[str] | None
+    kolo: list[tuple[str, Path]]
+    rounds: int
+    milliseconds: float
+    cache: Path
+    out: Path
+
+
+def parse(arguments: list[str], peers: list[str], default: list[str]) -> Options:
+    """The options of a command line; exits where it makes no sense."""
+    root = Path(__file__).resolve().parents[2]
+    parser = argparse.ArgumentParser(
+        prog="benches/versus/run",
+        description="Measures kolo beside its peers, alternating, on this machine.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    listed = {"type": lambda text: text.split(","), "metavar": "A,B"}
+    parser.add_argument("--ranks", **listed, default=["2", "4", "8"], help="by default 2,4,8")
+    parser.add_argument("--transports", **listed, default=list(TRANSPORTS), help="by default shm,tcp")
+    parser.add_argument("--collectives", **listed, default=list(COLLECTIVES), help="by default " + ",".join(COLLECTIVES))
+    parser.add_argument("--sizes", **listed, default=None, help="bytes of the whole vector; by default " + SIZES)
+    parser.add_argument("--min", type=size, default=0, metavar="SIZE", help="no smaller sizes")
+    parser.add_argument("--max", type=size, default=1 << 62, metavar="SIZE", help="no larger sizes")
+    parser.add_argument("--peers", **listed, default=None, help=f"of {', '.join(peers)}; none; by default {','.join(default)}")
+    parser.add_argument(
+        "--kolo", action="append", default=[], metavar="[NAME=]DIR", help="a prefix of ffi/install; by default a fresh one"
+    )
+    parser.add_argument("--rounds", type=int, default=None, help="windows of each contender in a row; by default 7")
+    parser.add_argument("--window", type=float, default=None, metavar="MS", help="a window's milliseconds; by default 40")
+    parser.add_argument("--quick", action="store_true", help="few sizes, 3 rounds of 20 ms")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/kolo-versus", metavar="DIR", help="for peers")
+    parser.add_argument("--out", type=Path, default=root / "target/versus", metavar="DIR", help="for results")
+    given = parser.parse_args(arguments)
+    chosen = given.peers if given.peers != ["none"] else []
+    for what, values, known in (
+        ("collective", given.collectives, COLLECTIVES),
+        ("transport", given.transports, TRANSPORTS),
+        ("peer", chosen or [], peers),
+    ):
+        for value in values:
+            if value not in known:
+                parser.error(f"there is no {what} `{value}`, but: {', '.join(known)}")
+    try:
+        sizes = [size(text) for text in given.sizes or (QUICK_SIZES if given.quick else SIZES).split(",")]
+        ranks = [int(text) for text in given.ranks]
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        parser.error(str(error))
+    if any(not 2 <= count <= 16 for count in ranks):
+        parser.error("there may be 2 to 16 ranks")
+    return Options(
+        ranks=ranks,
+        transports=given.transports,
+        collectives=given.collectives,
+        sizes=[bytes_ for bytes_ in sizes if given.min <= bytes_ <= given.max],
+        peers=default if chosen is None else chosen,
+        kolo=[builds(text, number) for number, text in enumerate(given.kolo)],
+        rounds=given.rounds or (3 if given.quick else 7),
+        milliseconds=given.window or (20 if given.quick else 40),
+        cache=given.cache,
+        out=given.out,
+    )
+
+
+def size(text: str) -> int:
+    """Such as 8, 64K, 1M."""
+    unit = UNITS.get(text[-1:].upper())
+    number = text[:-1] if unit else text
+    if not number.isdigit() or int(number) * (unit or 1) % 4:
+        raise argparse.ArgumentTypeError(f"`{text}` is no size: 8, 64K, 1M; a multiple of 4")
+    return int(number) * (unit or 1)
+
+
+def builds(text: str, number: int) -> tuple[str, Path]:
+    """A build of kolo: its label and its prefix."""
+    name, found, path = text.rpartition("=")
+    return (name if found else ("kolo" if number == 0 else f"kolo-{number + 1}"), Path(path).resolve())
+
+
+def plain(bytes_: int) -> str:
+    """A size as people say it."""
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if bytes_ >= factor and bytes_ % factor == 0:
+            return f"{bytes_ // factor} {unit}"
+    return f"{bytes_} B"
