@@ -15,7 +15,7 @@ from jobs import Job, JobError, adopt_orphans
 from machine import cores
 from measure import Contender, Meter, Row
 from options import Options, parse
-from peers import PEERS, Kolo, Setting
+from peers import PEERS, Ideal, Kolo, Setting
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +52,7 @@ def prepare(options: Options, folder: Path) -> list:
     kolos = [Kolo(prefix, name) for name, prefix in options.kolo] or [Kolo(fresh())]
     builder = Builder(folder / "build")
     ready = []
-    for library in [*kolos, *(PEERS[name]() for name in options.peers or [])]:
+    for library in [*kolos, Ideal(), *(PEERS[name]() for name in options.peers or [])]:
         try:
             library.build(builder, options.cache)
             ready.append(library)
@@ -92,7 +92,7 @@ def configuration(options: Options, libraries: list, ranks: int, transport: str,
                 if collective in ("all_gather", "reduce_scatter") and bytes_ % (4 * ranks):
                     continue
                 row = meter.row(Row(ranks, transport, collective, bytes_, "f32"))
-                peers = {library.name for library in libraries} - set(kolos)
+                peers = {library.name for library in libraries} & set(PEERS)
                 say(table.line(row, peers, kolos))
                 rows.append(row)
     finally:

@@ -53,6 +53,26 @@ class Kolo:
         return [Launch(self.name, self.driver, rank_environment=environment)]
 
 
+class Ideal:
+    """Not a library, but a bound: one pass over shared buffers. See driver/ideal.c."""
+
+    name = "ideal"
+    placements = ("library",)
+
+    def build(self, builder: Builder, cache: Path) -> None:
+        del cache
+        self.driver = builder.driver(self.name, "ideal.c", ())
+
+    def launches(self, setting: Setting) -> list[Launch]:
+        if setting.transport != "shm":
+            return []
+        ranks = {"VERSUS_RANK": "{rank}", "VERSUS_SIZE": "{size}"}
+        return [
+            Launch(f"ideal {form}", self.driver, environment={"VERSUS_IDEAL": form}, rank_environment=ranks)
+            for form in ("plain own", "plain shared", "stream own", "stream shared")
+        ]
+
+
 class DebianOpenMpi:
     """Open MPI 4 as Debian has it: the packages openmpi-bin and libopenmpi-dev."""
 

@@ -31,26 +31,23 @@ struct board *board_open(const char *folder) {
   return memory == MAP_FAILED ? NULL : memory;
 }
 
-bool board_barrier(struct board *board, int size, bool crowded) {
-  unsigned generation = atomic_load(&board->generation);
-  if (atomic_fetch_add(&board->arrived, 1) + 1 == (unsigned)size) {
-    atomic_store(&board->arrived, 0);
-    atomic_store(&board->generation, generation + 1);
+bool barrier_wait(struct barrier *barrier, int size, bool crowded, const atomic_bool *failed) {
+  unsigned generation = atomic_load(&barrier->generation);
+  if (atomic_fetch_add(&barrier->arrived, 1) + 1 == (unsigned)size) {
+    atomic_store(&barrier->arrived, 0);
+    atomic_store(&barrier->generation, generation + 1);
   }
-  for (unsigned spins = 0; atomic_load(&board->generation) == generation; spins++) {
-    if (atomic_load(&board->failed)) return false;
+  for (unsigned spins = 0; atomic_load(&barrier->generation) == generation; spins++) {
+    if (atomic_load(failed)) return false;
     /* A rank per core need not yield, unless somebody else has its peer's core. */
     if (crowded || spins > 100000) sched_yield();
     else relax();
   }
-  return !atomic_load(&board->failed);
+  return !atomic_load(failed);
 }
 
-bool board_agree(struct board *board, int rank, int size, bool crowded, uint64_t *word) {
-  if (rank == 0) board->word = *word;
-  if (!board_barrier(board, size, crowded)) return false;
-  *word = board->word;
-  return board_barrier(board, size, crowded);
+bool board_barrier(struct board *board, int size, bool crowded) {
+  return barrier_wait(&board->barrier, size, crowded, &board->failed);
 }
 
 double board_line(struct board *board, int rank, int first, int last) {
