@@ -58,7 +58,7 @@ class Job:
         folder.mkdir()
         try:
             self._open_channels()
-            self._start(launch, cores)
+            self.processes = start(launch, ranks, folder, cores)
             self.hello = self._collect(START_SECONDS)
             self.pids = [answer["pid"] for answer in self.hello]
             self._signal(signal.SIGSTOP)
@@ -90,11 +90,7 @@ class Job:
 
     def kill(self) -> None:
         """Ends whatever still runs, and removes the job's folder."""
-        for pid in {*self.pids, *(p for process in self.processes for p in tree(process.pid))}:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        kill(self.family())
         for process in self.processes:
             process.wait()
         for channel in (*self.commands, *self.answers):
@@ -107,8 +103,6 @@ class Job:
         return {*self.pids, *(p for process in self.processes for p in tree(process.pid))}
 
     def _open_channels(self) -> None:
-        with open(self.folder / "board", "wb") as board:
-            board.truncate(BOARD_BYTES)
         for rank in range(self.ranks):
             for end, channels in (("in", self.commands), ("out", self.answers)):
                 path = self.folder / f"{rank}.{end}"
@@ -116,23 +110,6 @@ class Job:
                 # For both directions: so that opening waits for nobody. When this process goes, the ranks
                 # read the end of the file and go too.
                 channels.append(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
-
-    def _start(self, launch: Launch, cores: list[int]) -> None:
-        arguments = [str(launch.driver), str(self.folder), ",".join(map(str, cores)) if launch.pin else "-"]
-        environment = {**os.environ, "TMPDIR": str(self.folder), **launch.environment}
-        starts: list[tuple[list[str], dict[str, str]]] = []
-        if launch.command:
-            starts.append(([*launch.command, *arguments], environment))
-        for rank in range(self.ranks if not launch.command else 0):
-            own = {name: value.format(rank=rank, size=self.ranks) for name, value in launch.rank_environment.items()}
-            starts.append((arguments, {**environment, **own}))
-        with open(self.folder / "log", "wb") as log:
-            for command, variables in starts:
-                self.processes.append(
-                    subprocess.Popen(
-                        command, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-                    )
-                )
 
     def _collect(self, timeout: float) -> list[dict]:
         """One line from every rank."""
@@ -157,10 +134,7 @@ class Job:
         return [json.loads(lines[channel]) for channel in self.answers]
 
     def _last_words(self) -> str:
-        """The first telling line of the log."""
-        lines = (self.folder / "log").read_text(errors="replace").splitlines()
-        telling = [line.strip() for line in lines if any(letter.isalpha() for letter in line)]
-        return (telling[0] if telling else "it said nothing")[:200]
+        return last_words(self.folder)
 
     def _signal(self, number: signal.Signals) -> None:
         for pid in self.pids:
@@ -168,6 +142,60 @@ class Job:
                 os.kill(pid, number)
             except ProcessLookupError:
                 raise JobError(f"lost rank {self.pids.index(pid)}: {self._last_words()}") from None
+
+
+def start(launch: Launch, ranks: int, folder: Path, cores: list[int], *more: str) -> list[subprocess.Popen[bytes]]:
+    """Starts the ranks of a job in its folder: one launcher, or the ranks themselves."""
+    with open(folder / "board", "wb") as board:
+        board.truncate(BOARD_BYTES)
+    arguments = [str(launch.driver), str(folder), ",".join(map(str, cores)) if launch.pin else "-", *more]
+    # Libraries leave their temporary files in the job's folder, which goes with it.
+    environment = {**os.environ, "TMPDIR": str(folder), **launch.environment}
+    starts = [([*launch.command, *arguments], environment)] if launch.command else []
+    for rank in range(ranks if not launch.command else 0):
+        own = {name: value.format(rank=rank, size=ranks) for name, value in launch.rank_environment.items()}
+        starts.append((arguments, {**environment, **own}))
+    with open(folder / "log", "wb") as log:
+        common = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
+        return [subprocess.Popen(command, env=variables, **common) for command, variables in starts]
+
+
+def run_once(launch: Launch, ranks: int, folder: Path, cores: list[int]) -> float:
+    """Seconds from start to end of a job that does one small all-reduce."""
+    folder.mkdir()
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        begin = time.monotonic()
+        processes = start(launch, ranks, folder, cores, "once")
+        codes = [process.wait(START_SECONDS) for process in processes]
+        seconds = time.monotonic() - begin
+        if any(codes):
+            raise JobError(f"ended: {last_words(folder)}")
+        return seconds
+    except subprocess.TimeoutExpired:
+        raise JobError(f"did not end within {START_SECONDS} s: {last_words(folder)}") from None
+    finally:
+        kill({pid for process in processes for pid in tree(process.pid)})
+        for process in processes:
+            process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def last_words(folder: Path) -> str:
+    """The most telling line of a job's log: the first about an error, else the first that has words."""
+    lines = [line.strip() for line in (folder / "log").read_text(errors="replace").splitlines()]
+    words = [line for line in lines if any(letter.isalpha() for letter in line)]
+    errors = [line for line in words if any(word in line.lower() for word in ("error", "fail", "cannot", "terminat"))]
+    return (errors or words or ["it said nothing"])[0][:200]
+
+
+def kill(pids: set[int]) -> None:
+    """Ends processes, whether or not they still live."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 
 
 def adopt_orphans() -> None:

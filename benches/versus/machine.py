@@ -45,13 +45,14 @@ class Watch:
     our own work too (sockets), so they are nobody's.
     """
 
-    def __init__(self) -> None:
-        self._kernel: dict[int, bool] = {}
-        self.begin(set())
-
-    def begin(self, own: set[int]) -> None:
-        """The first moment; `own` are the processes that do not count."""
+    def __init__(self, own: set[int]) -> None:
+        """`own` are the processes that do not count, beside this one."""
         self._own = {*own, os.getpid()}
+        self._kernel: dict[int, bool] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """The first moment."""
         self._clocks = self._read()
         self._stolen = _stolen()
         self._time = time.monotonic()

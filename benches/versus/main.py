@@ -1,101 +1,87 @@
-"""Fetches and builds the libraries, runs the jobs, writes the results."""
+"""The whole run: its parts, one after the other, and what they leave."""
 
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import extras
+import machine
+import plot
 import table
-from builds import BuildError, Builder
-from fetch import Unavailable
-from jobs import Job, JobError, adopt_orphans
-from machine import cores
+from jobs import adopt_orphans
 from measure import Contender, Meter, Row
 from options import Options, parse
-from peers import PEERS, Ideal, Kolo, Setting
+from peers import PEERS, Setting
+from results import Libraries, Results
+from session import Session
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+EXTRAS = {"types": extras.dtypes, "start": extras.start, "memory": extras.memory, "waiting": extras.waiting}
 
 
 def main(arguments: list[str]) -> int:
-    options = parse(arguments, list(PEERS), [name for name in PEERS if name != "gloo"])
+    """0: done; 1: something failed, and the rest was done; 130: interrupted."""
+    options = parse(arguments, list(PEERS))
     adopt_orphans()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(130))
+        signal.signal(number, interrupt)
     # Pipes, boards and whatever libraries leave: in memory, and gone at the end.
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="kolo-versus-", dir=shared if shared.is_dir() else None) as folder:
+        session = Session(options, Path(folder))
+        if not session.kolos():
+            return 1
+        names = Libraries([one.name for one in session.kolos()], [one.name for one in session.peers()])
+        results = Results(machine.facts(), names, options.rounds, options.milliseconds)
+        code = 0
         try:
-            return measure(options, Path(folder))
+            if "speed" in options.parts:
+                speed(session, options, results)
+            for name in options.parts:
+                if name in EXTRAS:
+                    EXTRAS[name](session, options, results)
         except KeyboardInterrupt:
-            return 130
+            code = 130
+        finally:
+            results.versions, results.left_out = session.versions, session.left_out
+            write(results, options.out)
+    return code or int(bool(results.left_out))
 
 
-def measure(options: Options, folder: Path) -> int:
-    libraries = prepare(options, folder)
-    rows: list[Row] = []
+def interrupt(*_: object) -> None:
+    """Ends like Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def speed(session: Session, options: Options, results: Results) -> None:
+    """All collectives at all sizes, for each number of ranks over each transport."""
     for ranks in options.ranks:
         for transport in options.transports:
-            rows += configuration(options, libraries, ranks, transport, folder)
-    return 0
+            setting = Setting(ranks, transport, crowded=ranks > len(machine.cores()))
+            with session.jobs(session.libraries, setting) as jobs:
+                contenders = [Contender(one.name, job, where) for one, job in jobs for where in one.placements]
+                meter = Meter(contenders, options.milliseconds, options.rounds, session.fail)
+                for collective in options.collectives:
+                    session.say(f"\n{table.NAMES[collective]}, {ranks} ranks, {transport}")
+                    for bytes_ in options.sizes:
+                        # A block is at least one element.
+                        if collective in ("all_gather", "reduce_scatter") and bytes_ % (4 * ranks):
+                            continue
+                        row = meter.fill(Row(ranks, transport, collective, bytes_))
+                        if row.series:
+                            results.rows.append(row)
+                            session.say(table.line(row, results))
 
 
-def prepare(options: Options, folder: Path) -> list:
-    """The libraries that can be had, built against."""
-    kolos = [Kolo(prefix, name) for name, prefix in options.kolo] or [Kolo(fresh())]
-    builder = Builder(folder / "build")
-    ready = []
-    for library in [*kolos, Ideal(), *(PEERS[name]() for name in options.peers or [])]:
-        try:
-            library.build(builder, options.cache)
-            ready.append(library)
-        except (Unavailable, BuildError) as error:
-            say(f"{library.name} is left out: {error}")
-    return ready
-
-
-def fresh() -> Path:
-    """This tree's kolo, built in release mode."""
-    prefix = ROOT / "target/versus/kolo"
-    say(f"building kolo into {prefix}")
-    subprocess.run([ROOT / "ffi/install", prefix], check=True)
-    return prefix
-
-
-def configuration(options: Options, libraries: list, ranks: int, transport: str, folder: Path) -> list[Row]:
-    """All rows of one number of ranks over one transport; each library's jobs run throughout."""
-    say(f"\n{ranks} ranks, {transport}")
-    setting = Setting(ranks, transport, crowded=ranks > len(cores()))
-    contenders: list[Contender] = []
-    rows: list[Row] = []
-    try:
-        for library in libraries:
-            for launch in library.launches(setting):
-                try:
-                    job = Job(launch, ranks, folder / f"job-{len(contenders)}", cores())
-                except JobError as error:
-                    say(f"{launch.label} is left out: {error}")
-                    continue
-                contenders += [Contender(library.name, job, placement) for placement in library.placements]
-        meter = Meter(contenders, options.milliseconds, options.rounds, say)
-        kolos = [library.name for library in libraries if isinstance(library, Kolo)]
-        for collective in options.collectives:
-            say(collective)
-            for bytes_ in options.sizes:
-                if collective in ("all_gather", "reduce_scatter") and bytes_ % (4 * ranks):
-                    continue
-                row = meter.row(Row(ranks, transport, collective, bytes_, "f32"))
-                peers = {library.name for library in libraries} & set(PEERS)
-                say(table.line(row, peers, kolos))
-                rows.append(row)
-    finally:
-        for contender in contenders:
-            contender.job.close()
-    return rows
+def write(results: Results, folder: Path) -> None:
+    """JSON, Markdown and a plot, into the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    results.write(folder / "versus.json")
+    (folder / "versus.md").write_text(table.page(results))
+    written = ["versus.json", "versus.md"]
+    if results.rows:
+        (folder / "versus.svg").write_text(plot.picture(results))
+        written.append("versus.svg")
+    print(f"\nwritten into {folder}: {', '.join(written)}", file=sys.stderr)

@@ -1,8 +1,9 @@
-"""Measuring: rows of (collective, size), each in rounds over all contenders, which alternate."""
+"""Measuring: rows of one collective at one size, in rounds over all contenders, which alternate."""
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from jobs import Job, JobError
@@ -12,21 +13,26 @@ FOREIGN = 0.05
 """A window in which others used more than this part of the cores is thrown away..."""
 AGAIN = 3
 """...and measured again, so many times at most; then it counts, and is marked."""
+APART = 3.0
+"""How much longer a cache line's round trip is when the host has moved the cores apart."""
 HOPELESS = 4.0
-"""Whoever takes this many times the best after the first round is not asked again in this row."""
+"""Whoever takes this many times the best is asked in the first round only."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Contender:
-    """What is compared: a job, and where its buffers lie."""
+    """What is compared: a job, where its buffers lie, and what they hold."""
 
     library: str
     job: Job
     placement: str = "out"
+    dtype: str = "f32"
 
     @property
     def label(self) -> str:
-        return self.job.label if self.placement in ("out", "library") else f"{self.job.label} {self.placement}"
+        """Such as `kolo`, `kolo in place`, `kolo alloc`, `kolo bf16`."""
+        placement = {"in": " in place", "library_in": " alloc"}.get(self.placement, "")
+        return self.job.label + placement + ("" if self.dtype == "f32" else f" {self.dtype}")
 
 
 @dataclass
@@ -36,8 +42,11 @@ class Series:
     library: str
     seconds: list[float] = field(default_factory=list)
     bare: list[float] = field(default_factory=list)
+    """What the loop takes without the operation; it is subtracted already."""
     foreign: list[float] = field(default_factory=list)
+    """The part of the cores that others used."""
     repeats: int = 0
+    """Operations in a batch, in the last round."""
 
     @property
     def median(self) -> float:
@@ -52,12 +61,14 @@ class Row:
     transport: str
     collective: str
     bytes: int
-    dtype: str
-    line_ns: float | None = None
+    lines_ns: list[float] = field(default_factory=list)
+    """A cache line's round trip between the first and the last rank's cores, before each round."""
     thrown: int = 0
+    """Windows that were thrown away, as others were busy."""
     kept: int = 0
     """Windows that count although others were busy, as measuring again did not help."""
     series: dict[str, Series] = field(default_factory=dict)
+    """By the contender's label."""
 
     def best(self, libraries: set[str]) -> str | None:
         """The label of the contender of these libraries with the least median."""
@@ -76,46 +87,58 @@ class Row:
 class Meter:
     """Asks jobs, watches the machine, and drops jobs that fail."""
 
-    def __init__(self, contenders: list[Contender], milliseconds: float, rounds: int, report: callable) -> None:
+    def __init__(
+        self, contenders: list[Contender], milliseconds: float, rounds: int, report: Callable[[str], None]
+    ) -> None:
         self.contenders = contenders
         self.milliseconds = milliseconds
         self.rounds = rounds
         self.report = report
-        self.watch = Watch()
-        self.own = set().union(*(contender.job.family() for contender in contenders)) if contenders else set()
+        self.watch = Watch({pid for contender in contenders for pid in contender.job.family()})
 
-    def row(self, row: Row) -> Row:
-        """Fills a row."""
-        row.line_ns = self._line()
-        for turn in range(self.rounds):
-            # Another one begins in each round.
-            order = self.contenders[turn % len(self.contenders) :] + self.contenders[: turn % len(self.contenders)]
-            for contender in order:
-                if contender in self.contenders and not (turn > 0 and self._hopeless(row, contender)):
-                    self._window(row, contender, turn)
+    def fill(self, row: Row) -> Row:
+        """Measures a row; anew, if the host's cores drew near or apart meanwhile."""
+        for _ in range(AGAIN):
+            self._rounds(row)
+            if not row.lines_ns or max(row.lines_ns) < APART * min(row.lines_ns):
+                break
+            thrown = row.thrown + sum(len(series.seconds) for series in row.series.values())
+            row.lines_ns, row.series, row.thrown, row.kept = [], {}, thrown, 0
+        else:
+            self._rounds(row)
         return row
 
+    def _rounds(self, row: Row) -> None:
+        # A broadcast's data is in place by nature: ordinary buffers have one form.
+        contenders = [one for one in self.contenders if not (row.collective == "broadcast" and one.placement == "in")]
+        for turn in range(self.rounds):
+            if (line := self._line()) is not None:
+                row.lines_ns.append(line)
+            first = turn % max(1, len(contenders))  # another one begins in each round
+            for contender in contenders[first:] + contenders[:first]:
+                if contender in self.contenders and not self._hopeless(row, contender.label):
+                    self._window(row, contender)
+
     def _line(self) -> float | None:
-        for contender in self.contenders:
-            if contender.job.ranks > 1 and len(cores()) > 1:
-                try:
-                    return contender.job.ask("line")[0]["line"]
-                except JobError as error:
-                    self._drop(contender, str(error))
-                    return self._line()
+        while self.contenders and len(cores()) > 1:
+            try:
+                return self.contenders[0].job.ask("line")[0]["line"]
+            except JobError as error:
+                self._drop(self.contenders[0], str(error))
         return None
 
-    def _hopeless(self, row: Row, contender: Contender) -> bool:
-        series = row.series.get(contender.label)
-        best = min((one.seconds[0] for one in row.series.values()), default=0.0)
-        return series is not None and series.seconds[0] > HOPELESS * best
+    def _hopeless(self, row: Row, label: str) -> bool:
+        best = min((series.seconds[0] for series in row.series.values()), default=0.0)
+        return label in row.series and row.series[label].seconds[0] > HOPELESS * best
 
-    def _window(self, row: Row, contender: Contender, turn: int) -> None:
+    def _window(self, row: Row, contender: Contender) -> None:
+        series = row.series.get(contender.label, Series(contender.library))
+        check = int(not series.seconds)
         question = (
-            f"window {row.collective} {contender.placement} {row.dtype} {row.bytes} {self.milliseconds} {int(turn == 0)}"
+            f"window {row.collective} {contender.placement} {contender.dtype} {row.bytes} {self.milliseconds} {check}"
         )
         for attempt in range(AGAIN + 1):
-            self.watch.begin(self.own)
+            self.watch.begin()
             try:
                 answer = contender.job.ask(question)[0]
             except JobError as error:
@@ -124,15 +147,13 @@ class Meter:
             foreign = self.watch.end()
             if foreign <= FOREIGN:
                 break
-            if attempt < AGAIN:
-                row.thrown += 1
-            else:
-                row.kept += 1
-        series = row.series.setdefault(contender.label, Series(contender.library))
+            row.thrown += attempt < AGAIN
+            row.kept += attempt == AGAIN
         series.seconds.append(max(answer["loop"] - answer["bare"], 0.0))
         series.bare.append(answer["bare"])
-        series.foreign.append(foreign)
+        series.foreign.append(round(foreign, 4))
         series.repeats = answer["repeats"]
+        row.series[contender.label] = series
 
     def _drop(self, contender: Contender, why: str) -> None:
         self.report(f"{contender.job.label}: {why}; left out from here on")

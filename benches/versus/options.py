@@ -8,15 +8,19 @@ from pathlib import Path
 
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
 TRANSPORTS = ("shm", "tcp")
-SIZES = "8,64,1K,4K,8K,16K,32K,64K,256K,1M,4M,16M,64M,256M"
-QUICK_SIZES = "8,1K,8K,64K,1M,16M"
+SIZES = ("8", "64", "1K", "4K", "8K", "16K", "32K", "64K", "256K", "1M", "4M", "16M", "64M", "256M")
+QUICK_SIZES = ("8", "1K", "8K", "64K", "1M", "16M")
+PARTS = ("speed", "types", "start", "memory", "waiting")
+ASKED_FOR = ("gloo",)
+"""Peers that are measured only when they are named."""
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 EXAMPLES = """
 examples:
   run                                         everything, about an hour
   run --quick                                 a few sizes, few rounds
-  run --ranks 2 --transports shm --collectives all_reduce --sizes 8,1K,64K
+  run --parts speed --ranks 2 --transports shm --collectives all_reduce --sizes 8,1K,64K
+  run --parts start,memory,waiting            what is not a collective's speed
   run --kolo old=/tmp/a --kolo new=/tmp/b --peers none    two builds of kolo (prefixes of ffi/install)
 """
 
@@ -29,17 +33,20 @@ class Options:
     transports: list[str]
     collectives: list[str]
     sizes: list[int]
-    peers: list[str] | None
+    peers: list[str]
     kolo: list[tuple[str, Path]]
+    """Labels and prefixes; none: this tree's."""
+    parts: list[str]
     rounds: int
     milliseconds: float
     cache: Path
     out: Path
 
 
-def parse(arguments: list[str], peers: list[str], default: list[str]) -> Options:
+def parse(arguments: list[str], peers: list[str]) -> Options:
     """The options of a command line; exits where it makes no sense."""
     root = Path(__file__).resolve().parents[2]
+    default = [name for name in peers if name not in ASKED_FOR]
     parser = argparse.ArgumentParser(
         prog="benches/versus/run",
         description="Measures kolo beside its peers, alternating, on this machine.",
@@ -50,10 +57,11 @@ def parse(arguments: list[str], peers: list[str], default: list[str]) -> Options
     parser.add_argument("--ranks", **listed, default=["2", "4", "8"], help="by default 2,4,8")
     parser.add_argument("--transports", **listed, default=list(TRANSPORTS), help="by default shm,tcp")
     parser.add_argument("--collectives", **listed, default=list(COLLECTIVES), help="by default " + ",".join(COLLECTIVES))
-    parser.add_argument("--sizes", **listed, default=None, help="bytes of the whole vector; by default " + SIZES)
+    parser.add_argument("--sizes", **listed, default=None, help="bytes of the whole vector; by default " + ",".join(SIZES))
     parser.add_argument("--min", type=size, default=0, metavar="SIZE", help="no smaller sizes")
     parser.add_argument("--max", type=size, default=1 << 62, metavar="SIZE", help="no larger sizes")
     parser.add_argument("--peers", **listed, default=None, help=f"of {', '.join(peers)}; none; by default {','.join(default)}")
+    parser.add_argument("--parts", **listed, default=list(PARTS), help="by default " + ",".join(PARTS))
     parser.add_argument(
         "--kolo", action="append", default=[], metavar="[NAME=]DIR", help="a prefix of ffi/install; by default a fresh one"
     )
@@ -68,12 +76,13 @@ def parse(arguments: list[str], peers: list[str], default: list[str]) -> Options
         ("collective", given.collectives, COLLECTIVES),
         ("transport", given.transports, TRANSPORTS),
         ("peer", chosen or [], peers),
+        ("part", given.parts, PARTS),
     ):
         for value in values:
             if value not in known:
                 parser.error(f"there is no {what} `{value}`, but: {', '.join(known)}")
     try:
-        sizes = [size(text) for text in given.sizes or (QUICK_SIZES if given.quick else SIZES).split(",")]
+        sizes = [size(text) for text in given.sizes or (QUICK_SIZES if given.quick else SIZES)]
         ranks = [int(text) for text in given.ranks]
     except (ValueError, argparse.ArgumentTypeError) as error:
         parser.error(str(error))
@@ -86,6 +95,7 @@ def parse(arguments: list[str], peers: list[str], default: list[str]) -> Options
         sizes=[bytes_ for bytes_ in sizes if given.min <= bytes_ <= given.max],
         peers=default if chosen is None else chosen,
         kolo=[builds(text, number) for number, text in enumerate(given.kolo)],
+        parts=given.parts,
         rounds=given.rounds or (3 if given.quick else 7),
         milliseconds=given.window or (20 if given.quick else 40),
         cache=given.cache,

@@ -8,10 +8,13 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from builds import Builder
 from fetch import Unavailable, debian_headers, virtual_environment
 from jobs import Launch
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,20 @@ class Setting:
     transport: str
     crowded: bool
     """More ranks than cores."""
+
+
+class Library(Protocol):
+    """One library: its name, how it is built against, and the settings in which its users would run it."""
+
+    name: str
+    placements: tuple[str, ...]
+    """Where its buffers lie; see driver/adaptor.h."""
+
+    def build(self, builder: Builder, cache: Path) -> None:
+        """Gets the library if need be, and builds the driver; raises Unavailable or BuildError."""
+
+    def launches(self, setting: Setting) -> list[Launch]:
+        """How to start it; several settings compete, and the best counts."""
 
 
 class Kolo:
@@ -51,6 +68,15 @@ class Kolo:
             "KOLO_TRANSPORT": setting.transport,
         }
         return [Launch(self.name, self.driver, rank_environment=environment)]
+
+    def launched(self, setting: Setting) -> list[Launch]:
+        """Under kolo's own launcher, if it is beside the library or in this tree."""
+        target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+        for program in (self.prefix / "bin/kolo", target / "release/kolo"):
+            if program.exists():
+                command = (str(program), "run", "-n", str(setting.ranks), "--")
+                return [Launch(f"{self.name} run", self.driver, command, {"KOLO_TRANSPORT": setting.transport})]
+        return []
 
 
 class Ideal:
@@ -173,7 +199,7 @@ class OneCcl:
         self.driver = builder.driver(self.name, "ccl.cpp", against(self.root, "-lccl"))
 
     def launches(self, setting: Setting) -> list[Launch]:
-        environment = intel_environment(self.root, setting) | {"CCL_ROOT": str(self.root), "CCL_LOG_LEVEL": "error"}
+        environment = intel_environment(self.root, setting) | {"CCL_ROOT": str(self.root)}
         if setting.transport == "tcp":
             environment["CCL_ATL_SHM"] = "0"
         if setting.crowded:

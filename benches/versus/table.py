@@ -1,18 +1,28 @@
-"""Results as text: lines while measuring, and a page of Markdown."""
+"""Results as text: a line for each row while measuring, and a page of Markdown."""
 
 from __future__ import annotations
 
-from measure import Row
+import statistics
+from collections.abc import Iterable
+from itertools import groupby
+
+from measure import APART, Row
 from options import plain
+from results import Results
+
+NAMES = {
+    "all_reduce": "all-reduce",
+    "all_gather": "all-gather",
+    "reduce_scatter": "reduce-scatter",
+    "broadcast": "broadcast",
+}
 
 
 def duration(seconds: float) -> str:
     """Three digits and a unit."""
-    if seconds < 1e-6:
-        return f"{seconds * 1e9:.0f} ns"
-    for unit, factor in (("us", 1e6), ("ms", 1e3)):
-        if seconds * factor < 1000 or unit == "ms":
-            return f"{seconds * factor:.3g} {unit}" if seconds * factor < 1000 else f"{seconds * factor:.0f} {unit}"
+    for unit, factor in (("ns", 1e9), ("us", 1e6), ("ms", 1e3)):
+        if seconds * factor < 999.5:
+            return f"{seconds * factor:.0f} {unit}" if unit == "ns" else f"{seconds * factor:.3g} {unit}"
     return f"{seconds:.3g} s"
 
 
@@ -20,17 +30,115 @@ def ratio(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def line(row: Row, peers: set[str], kolos: list[str]) -> str:
-    """A row in one line."""
-    best = row.best(peers)
+def line(row: Row, results: Results) -> str:
+    """A row in one line: kolo, the best peer, the ideal, and the state of the machine."""
+    found = results.digest(row)
     parts = [f"{plain(row.bytes):>8}"]
-    if row.line_ns is not None:
-        parts.append(f"line {row.line_ns:.0f} ns")
-    for label in [label for label, series in row.series.items() if series.library in kolos]:
-        parts.append(f"{label} {duration(row.series[label].median)} ({ratio(row.ratio(label, best))})")
-    for label, series in row.series.items():
-        if series.library not in kolos:
-            parts.append(f"{label} {duration(series.median)}")
-    if row.thrown or row.kept:
-        parts.append(f"thrown {row.thrown}" + (f" kept {row.kept}" if row.kept else ""))
+    for label, value in found["to_best_peer"].items():
+        parts.append(f"{label} {duration(row.series[label].median)}" + (f" ({value:.2f})" if value else ""))
+    for label in (found["best_peer"], found["ideal"]):
+        if label is not None:
+            parts.append(f"{label} {duration(row.series[label].median)}")
+    parts.append(machine_state(row))
     return " | ".join(parts)
+
+
+def machine_state(row: Row) -> str:
+    """The line's round trip, and windows that others disturbed."""
+    state = ""
+    if row.lines_ns:
+        low, high = min(row.lines_ns), max(row.lines_ns)
+        state = f"{low:.0f}-{high:.0f} ns" if high > APART * low else f"{statistics.median(row.lines_ns):.0f} ns"
+    return state + (f", {row.thrown} thrown" if row.thrown else "") + (f", {row.kept} disturbed" if row.kept else "")
+
+
+def page(results: Results) -> str:
+    """All results as Markdown."""
+    parts = [heading(results)]
+    key = lambda row: (row.ranks, row.transport, row.collective)
+    for (ranks, transport, collective), rows in groupby(results.rows, key):
+        parts.append(f"\n## {NAMES[collective]}, {ranks} ranks, {transport}\n")
+        parts.append(speeds(list(rows), results))
+    if results.dtypes:
+        parts += [f"\n## Types: kolo's all-reduce, {results.dtypes[0].ranks} ranks, GB/s (and per cent of f32's)\n"]
+        parts.append(types(results.dtypes))
+    parts += other(
+        "From the start of the launcher to its end, with one small all-reduce",
+        results.start,
+        "ranks",
+        duration,
+    )
+    parts += other("Memory of a rank after a first small all-reduce", results.memory, "ranks", kib)
+    parts += other("CPU time of a rank that waits one second", results.waiting, "transport", duration)
+    return "\n".join(parts) + "\n"
+
+
+def heading(results: Results) -> str:
+    """What was measured, where and when."""
+    machine = results.machine
+    lines = [
+        "# kolo and its peers\n",
+        f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, {machine['date']}. f32 sums; sizes "
+        f"are those of the whole vector. Times are medians of {results.rounds} rounds of "
+        f"{results.milliseconds:.0f} ms, of the slowest rank, with buffers rewritten and read between operations; "
+        "ratios are medians of the rounds' ratios. Each library's best setting counts. `line`: a cache line's round "
+        "trip between the cores; windows thrown away because others were busy; those that stayed disturbed.\n",
+    ]
+    lines += [f"- {label}: {version}" for label, version in results.versions.items()]
+    lines += [f"- left out: {text}" for text in results.left_out]
+    return "\n".join(lines)
+
+
+def grid(head: list[str], rows: Iterable[list[str]]) -> str:
+    """A table of Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def speeds(rows: list[Row], results: Results) -> str:
+    """Times by size and library; then kolo's ratios."""
+    ours = list(dict.fromkeys(label for row in rows for label in results.digest(row)["to_best_peer"]))
+    libraries = [*results.libraries.peers, results.libraries.ideal]
+    theirs = [name for name in libraries if any(row.best({name}) for row in rows)]
+    ratios = [label for label in ours if " in place" not in label]
+    head = ["bytes", *ours, *theirs]
+    head += [f"{label} / best peer" for label in ratios] + [f"{label} / ideal" for label in ratios] + ["line"]
+    table = []
+    for row in rows:
+        found = results.digest(row)
+        cells = [plain(row.bytes)]
+        cells += [duration(row.series[label].median) if label in row.series else "-" for label in ours]
+        for name in theirs:
+            best = row.best({name})
+            cells.append("-" if best is None else duration(row.series[best].median))
+        cells += [ratio(found["to_best_peer"].get(label)) for label in ratios]
+        cells += [ratio(found["to_ideal"].get(label)) for label in ratios]
+        table.append([*cells, machine_state(row)])
+    return grid(head, table)
+
+
+def types(rows: list[Row]) -> str:
+    """Bytes per time of each type."""
+    labels = list(dict.fromkeys(label for row in rows for label in row.series))
+    table = []
+    for row in rows:
+        cells = [plain(row.bytes)]
+        for label in labels:
+            # The first is f32; its time over another's is the other's speed against it.
+            against = row.ratio(labels[0], label)
+            cells.append(f"{row.bytes / row.series[label].median / 1e9:.1f} ({100 * (against or 0):.0f} %)")
+        table.append([*cells, machine_state(row)])
+    return grid(["bytes", *labels, "line"], table)
+
+
+def other(title: str, found: dict, column: str, say: callable) -> list[str]:
+    """A table with a row for each number of ranks or transport, and a column for each label."""
+    if not found:
+        return []
+    labels = list(dict.fromkeys(label for values in found.values() for label in values))
+    rows = [[str(key), *(say(v[label]) if label in v else "-" for label in labels)] for key, v in found.items()]
+    return [f"\n## {title}\n", grid([column, *labels], rows)]
+
+
+def kib(amount: float) -> str:
+    return f"{amount:.0f} KiB" if amount < 10240 else f"{amount / 1024:.0f} MiB"

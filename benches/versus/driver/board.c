@@ -51,7 +51,7 @@ bool board_barrier(struct board *board, int size, bool crowded) {
 }
 
 double board_line(struct board *board, int rank, int first, int last) {
-  enum { WARM = 1000, TRIPS = 20000 };
+  enum { WARM = 500, TRIPS = 5000 };
   static unsigned trip; /* goes on where the last call ended, on both sides */
   double begin = 0;
   for (unsigned done = 0; done < WARM + TRIPS; done++) {

@@ -13,8 +13,9 @@
 
 namespace {
 
-// Kept for ever: its destructors must not run behind the library's own.
+// Ended by hand: their destructors must not run behind the library's own.
 ccl::communicator *communicator;
+ccl::shared_ptr_class<ccl::kvs> store;
 std::string failure;
 
 // Runs what may throw; 1 where it does.
@@ -38,7 +39,6 @@ int start(int rank, int size, void *scratch, size_t scratch_bytes) {
     if (sizeof(notice) > scratch_bytes) throw std::runtime_error("no room for the store's address");
     auto *board = static_cast<notice *>(scratch);
     ccl::init();
-    static ccl::shared_ptr_class<ccl::kvs> store;
     if (rank == 0) {
       store = ccl::create_main_kvs();
       board->where = store->get_address();
@@ -51,7 +51,13 @@ int start(int rank, int size, void *scratch, size_t scratch_bytes) {
   });
 }
 
-int finish() { return 0; }
+int finish() {
+  return guarded([] {
+    ccl::barrier(*communicator).wait();
+    delete communicator;
+    store.reset();
+  });
+}
 
 const char *error() { return failure.c_str(); }
 

@@ -1,8 +1,12 @@
 /* One rank of a job under measurement. It joins the job through the library it is built against, says so, and
  * then waits, blocked, for commands; one line each, and one line in answer (JSON).
  *
- *   driver FOLDER CORES       FOLDER: board, RANK.in, RANK.out.  CORES: such as 0,1, or - to stay unpinned
+ *   driver FOLDER CORES [once]
+ *       FOLDER   has the board, and for each rank the pipes RANK.in and RANK.out
+ *       CORES    such as 0,1; or - to stay unpinned
+ *       once     to leave after a first small all-reduce
  *
+ * The commands:
  *   window COLLECTIVE PLACEMENT DTYPE BYTES MILLISECONDS CHECK    measures
  *   line                                                          a cache line's round trip
  *   late MILLISECONDS    rank 0 comes late to an all-reduce; what does waiting cost the others?
@@ -147,6 +151,8 @@ static int fail(const char *what, const char *why) {
   return EXIT_FAILURE;
 }
 
+static int leave(void) { return adaptor.finish() == 0 ? EXIT_SUCCESS : fail("finish", adaptor.error()); }
+
 /* The two pipes to whoever commands. */
 static FILE *channel(const char *folder, int rank, const char *end, const char *mode) {
   char path[4096];
@@ -157,7 +163,7 @@ static FILE *channel(const char *folder, int rank, const char *end, const char *
 int main(int argc, char **argv) {
   static const char *const RANK[] = {"VERSUS_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "KOLO_RANK"};
   static const char *const SIZE[] = {"VERSUS_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "KOLO_SIZE"};
-  if (argc != 3) return fail("usage", "driver FOLDER CORES");
+  if (argc != 3 && argc != 4) return fail("usage", "driver FOLDER CORES [once]");
   struct job job = {.rank = environment(RANK, 4, 0), .size = environment(SIZE, 4, 1)};
   if (job.size > MOST_RANKS) return fail("too many ranks", "the board has room for 16");
   if (strcmp(argv[2], "-") != 0) pin(argv[2], job.rank, job.size);
@@ -169,6 +175,8 @@ int main(int argc, char **argv) {
     return fail("cannot join the job", adaptor.error());
   const char *error = small_all_reduce();
   if (error != NULL) return fail("the first all-reduce", error);
+  if (argc == 4) return leave();
+  if (!board_barrier(job.board, job.size, job.crowded)) return EXIT_FAILURE;
   long after = footprint();
   FILE *in = channel(argv[1], job.rank, "in", "r"), *out = channel(argv[1], job.rank, "out", "w");
   if (in == NULL || out == NULL) return fail(argv[1], strerror(errno));
@@ -176,5 +184,5 @@ int main(int argc, char **argv) {
           after - before);
   fflush(out);
   serve(&job, in, out);
-  return adaptor.finish() == 0 ? EXIT_SUCCESS : fail("finish", adaptor.error());
+  return leave();
 }

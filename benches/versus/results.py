@@ -1,0 +1,64 @@
+"""What one run found, and its form as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from measure import Row
+
+FORMAT = 1
+
+
+@dataclass
+class Libraries:
+    """Who is who among the names of libraries."""
+
+    kolos: list[str]
+    peers: list[str]
+    ideal: str = "ideal"
+
+
+@dataclass
+class Results:
+    """Everything that a run found."""
+
+    machine: dict[str, object]
+    libraries: Libraries
+    rounds: int
+    milliseconds: float
+    versions: dict[str, str] = field(default_factory=dict)
+    """What each job's library says of itself, by the job's label."""
+    left_out: list[str] = field(default_factory=list)
+    """What could not be had or failed, a line each."""
+    rows: list[Row] = field(default_factory=list)
+    dtypes: list[Row] = field(default_factory=list)
+    """kolo's all-reduce of other types."""
+    start: dict[int, dict[str, float]] = field(default_factory=dict)
+    """Seconds from start to first result to exit: by ranks, by label."""
+    memory: dict[int, dict[str, float]] = field(default_factory=dict)
+    """KiB of a rank after a first small call: by ranks, by label."""
+    waiting: dict[str, dict[str, float]] = field(default_factory=dict)
+    """CPU seconds of a rank that waits one second: by transport, by label."""
+
+    def digest(self, row: Row) -> dict[str, object]:
+        """What a reader asks of a row first."""
+        peer, ideal = row.best(set(self.libraries.peers)), row.best({self.libraries.ideal})
+        ours = [label for label, series in row.series.items() if series.library in self.libraries.kolos]
+        return {
+            "best_peer": peer,
+            "ideal": ideal,
+            "to_best_peer": {label: row.ratio(label, peer) for label in ours},
+            "to_ideal": {label: row.ratio(label, ideal) for label in ours},
+        }
+
+    def write(self, path: Path) -> None:
+        """The whole as JSON."""
+        content = {"format": FORMAT, **asdict(self)}
+        for listed in ("rows", "dtypes"):
+            for row, source in zip(content[listed], getattr(self, listed)):
+                row |= self.digest(source)
+                for label, series in row["series"].items():
+                    series["median"] = source.series[label].median
+        path.write_text(json.dumps(content, indent=1) + "\n")
