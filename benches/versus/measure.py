@@ -79,8 +79,18 @@ class Row:
         """The median of the rounds' ratios of two contenders."""
         if other is None or label not in self.series:
             return None
-        pairs = zip(self.series[label].seconds, self.series[other].seconds)
-        ratios = [mine / theirs for mine, theirs in pairs if theirs > 0]
+        return self._median_ratio(label, self.series[other].seconds)
+
+    def ratio_to_ideal(self, label: str, ideal: str | None) -> float | None:
+        """The same against the ideal: its pass over the bytes, yet never less than a cache line's way."""
+        if ideal is None or label not in self.series:
+            return None
+        passes = self.series[ideal].seconds
+        ways = [line / 2 * 1e-9 for line in self.lines_ns] or [0.0] * len(passes)
+        return self._median_ratio(label, [max(pair) for pair in zip(passes, ways)])
+
+    def _median_ratio(self, label: str, others: list[float]) -> float | None:
+        ratios = [mine / theirs for mine, theirs in zip(self.series[label].seconds, others) if theirs > 0]
         return statistics.median(ratios) if ratios else None
 
 

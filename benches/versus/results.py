@@ -50,7 +50,7 @@ class Results:
             "best_peer": peer,
             "ideal": ideal,
             "to_best_peer": {label: row.ratio(label, peer) for label in ours},
-            "to_ideal": {label: row.ratio(label, ideal) for label in ours},
+            "to_ideal": {label: row.ratio_to_ideal(label, ideal) for label in ours},
         }
 
     def write(self, path: Path) -> None:
