@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -27,6 +28,20 @@ class Builder:
         to = self.folder / f"driver-{name}"
         compiler = ("c++", "-std=c++17") if adaptor.endswith(".cpp") else ("cc", "-std=gnu11")
         _run([*compiler, *FLAGS, str(SOURCES / adaptor), *self._objects(), *flags, "-o", str(to)])
+        return to
+
+    def library(self, name: str, adaptor: str) -> Path:
+        """The same as a shared library, for adaptors in other languages."""
+        to = self.folder / f"lib{name}.so"
+        sources = [str(SOURCES / source) for source in (adaptor, *COMMON)]
+        _run(["cc", "-std=gnu11", *FLAGS, "-fPIC", "-shared", *sources, "-o", str(to)])
+        return to
+
+    def script(self, name: str, *command: str) -> Path:
+        """A driver that is a command, to which its arguments are appended."""
+        to = self.folder / f"driver-{name}"
+        to.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+        to.chmod(0o755)
         return to
 
     def _objects(self) -> list[str]:

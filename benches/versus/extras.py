@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 
 import table
 from jobs import JobError, Launch, run_once
@@ -14,7 +15,8 @@ from results import Results
 from session import Session
 
 DTYPES = ("f32", "f16", "bf16", "f8e4m3")
-DTYPE_SIZES = (1 << 20, 4 << 20, 16 << 20, 64 << 20)
+DTYPES_FROM = 1 << 20
+"""Smaller all-reduces are not bound by the kernels."""
 START_RANKS = (2, 8)
 START_ROUNDS = 5
 MEMORY_RANKS = 8
@@ -29,7 +31,7 @@ def dtypes(session: Session, options: Options, results: Results) -> None:
         with session.jobs([library], setting) as jobs:
             contenders = [Contender(library.name, job, dtype=dtype) for _, job in jobs for dtype in DTYPES]
             meter = Meter(contenders, options.milliseconds, options.rounds, session.fail)
-            for size in DTYPE_SIZES:
+            for size in (size for size in options.sizes if size >= DTYPES_FROM):
                 row = meter.fill(Row(2, "shm", "all_reduce", size))
                 if row.series:
                     results.dtypes.append(row)
@@ -87,5 +89,5 @@ def waiting(session: Session, options: Options, results: Results) -> None:
         session.say(f"\nCPU time of waiting {WAIT_SECONDS} s over {transport}: " + listed(found, table.duration))
 
 
-def listed(found: dict[str, float], say: callable) -> str:
+def listed(found: dict[str, float], say: Callable[[float], str]) -> str:
     return ", ".join(f"{label} {say(value)}" for label, value in found.items())

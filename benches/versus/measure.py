@@ -119,8 +119,11 @@ class Meter:
         return row
 
     def _rounds(self, row: Row) -> None:
-        # A broadcast's data is in place by nature: ordinary buffers have one form.
-        contenders = [one for one in self.contenders if not (row.collective == "broadcast" and one.placement == "in")]
+        contenders = self.contenders
+        if row.collective == "broadcast":
+            # Its data is in place by nature: ordinary buffers have one form.
+            out = {one.job for one in contenders if one.placement == "out"}
+            contenders = [one for one in contenders if not (one.placement == "in" and one.job in out)]
         for turn in range(self.rounds):
             if (line := self._line()) is not None:
                 row.lines_ns.append(line)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from builds import Builder
+from builds import SOURCES, Builder
 from fetch import Unavailable, debian_headers, virtual_environment
 from jobs import Launch
 
@@ -208,6 +208,25 @@ class OneCcl:
         return [Launch(self.name, self.driver, command, environment, pin=False)]
 
 
+class Gloo:
+    """gloo as torch's users have it; it knows TCP only, also on one host."""
+
+    name = "gloo"
+    placements = ("in",)
+
+    def build(self, builder: Builder, cache: Path) -> None:
+        root = virtual_environment("torch", ("torch",), cache)
+        library = builder.library(self.name, "gloo.c")
+        self.driver = builder.script(self.name, str(root / "bin/python"), str(SOURCES / "gloo.py"), str(library))
+
+    def launches(self, setting: Setting) -> list[Launch]:
+        del setting
+        environment = {"GLOO_SOCKET_IFNAME": "lo", "PYTHONDONTWRITEBYTECODE": "1"}
+        ranks = {"VERSUS_RANK": "{rank}", "VERSUS_SIZE": "{size}"}
+        # Its threads need all cores.
+        return [Launch(self.name, self.driver, environment=environment, rank_environment=ranks, pin=False)]
+
+
 OFI_TCP = {"FI_PROVIDER": "tcp", "FI_TCP_IFACE": "lo"}
 
 
@@ -231,4 +250,4 @@ def intel_environment(root: Path, setting: Setting) -> dict[str, str]:
     return environment
 
 
-PEERS = {peer.name: peer for peer in (DebianOpenMpi, OpenMpi5, Mpich, IntelMpi, OneCcl)}
+PEERS = {peer.name: peer for peer in (DebianOpenMpi, OpenMpi5, Mpich, IntelMpi, OneCcl, Gloo)}

@@ -13,7 +13,7 @@ from table import NAMES
 
 PANEL = (440, 300)
 """Width and height of a panel, in pixels."""
-MARGIN = (50, 34, 12, 34)
+MARGIN = (50, 34, 24, 34)
 """Left, top, right, bottom."""
 RANGE = (0.1, 10.0)
 """Multiples of the best peer's time that are shown; what lies beyond is drawn at the edge."""
@@ -90,7 +90,7 @@ def panel(title: str, rows: list[Row], results: Results) -> str:
         if x(row.bytes) - last > 44:
             last = x(row.bytes)
             parts.append(f'<text x="{last:.1f}" y="{height - bottom + 16}" text-anchor="middle">{plain(row.bytes)}</text>')
-    for name, style in styles(results).items():
+    for name, style in reversed(styles(results).items()):
         points = [(x(row.bytes), y(multiple)) for row in rows if (multiple := against_best(row, name, results))]
         path = " ".join(f"{across:.1f},{up:.1f}" for across, up in points)
         parts.append(f'<polyline points="{path}" fill="none" {style}/>')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import groupby
 
 from measure import APART, Row
@@ -131,7 +131,7 @@ def types(rows: list[Row]) -> str:
     return grid(["bytes", *labels, "line"], table)
 
 
-def other(title: str, found: dict, column: str, say: callable) -> list[str]:
+def other(title: str, found: dict, column: str, say: Callable[[float], str]) -> list[str]:
     """A table with a row for each number of ranks or transport, and a column for each label."""
     if not found:
         return []
