@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ BOARD_BYTES = 1 << 20
 START_SECONDS = 60
 ANSWER_SECONDS = 120
 QUIT_SECONDS = 10
+TERM_SECONDS = 2
 
 
 class JobError(Exception):
@@ -55,12 +57,14 @@ class Job:
         self.commands: list[int] = []
         self.answers: list[int] = []
         self.hello: list[dict] = []
+        self.shared: set[Path] = set()
         folder.mkdir()
         try:
             self._open_channels()
             self.processes = start(launch, ranks, folder, cores)
             self.hello = self._collect(START_SECONDS)
             self.pids = [answer["pid"] for answer in self.hello]
+            self.shared = mapped(self.pids)
             self._signal(signal.SIGSTOP)
         except BaseException:
             self.kill()
@@ -89,10 +93,12 @@ class Job:
         self.kill()
 
     def kill(self) -> None:
-        """Ends whatever still runs, and removes the job's folder."""
-        kill(self.family())
-        for process in self.processes:
-            process.wait()
+        """Ends whatever still runs, and removes what it leaves."""
+        family = self.family()
+        self.shared |= mapped(family)
+        end(self.processes, family)
+        for file in self.shared:
+            file.unlink(missing_ok=True)
         for channel in (*self.commands, *self.answers):
             os.close(channel)
         self.commands, self.answers, self.pids, self.processes = [], [], [], []
@@ -175,9 +181,7 @@ def run_once(launch: Launch, ranks: int, folder: Path, cores: list[int]) -> floa
     except subprocess.TimeoutExpired:
         raise JobError(f"did not end within {START_SECONDS} s: {last_words(folder)}") from None
     finally:
-        kill({pid for process in processes for pid in tree(process.pid)})
-        for process in processes:
-            process.wait()
+        end(processes, {pid for process in processes for pid in tree(process.pid)})
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -189,13 +193,52 @@ def last_words(folder: Path) -> str:
     return (errors or words or ["it said nothing"])[0][:200]
 
 
-def kill(pids: set[int]) -> None:
-    """Ends processes, whether or not they still live."""
+def end(processes: list[subprocess.Popen[bytes]], family: set[int]) -> None:
+    """Ends launchers, which may clean up; then whatever of their family still lives."""
+    send(signal.SIGTERM, {process.pid for process in processes if process.poll() is None})
+    send(signal.SIGCONT, family)
+    _gone(processes, family, TERM_SECONDS)
+    send(signal.SIGKILL, family)
+    _gone(processes, family, QUIT_SECONDS)
+
+
+def _gone(processes: list[subprocess.Popen[bytes]], family: set[int], seconds: float) -> None:
+    """Waits until all have gone; those that were orphaned are this process's to reap."""
+    deadline = time.monotonic() + seconds
+    launchers = {process.pid for process in processes}
+    while time.monotonic() < deadline:
+        for pid in family - launchers:
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                pass
+        ended = all(process.poll() is not None for process in processes)
+        if ended and not any(Path("/proc", str(pid)).exists() for pid in family):
+            return
+        time.sleep(0.01)
+
+
+def send(number: signal.Signals, pids: set[int]) -> None:
+    """A signal to processes, whether or not they still live."""
     for pid in pids:
         try:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
         except ProcessLookupError:
             pass
+
+
+def mapped(pids: Iterable[int]) -> set[Path]:
+    """The files of shared memory that processes map; killed libraries leave them."""
+    found = set()
+    for pid in pids:
+        try:
+            lines = Path("/proc", str(pid), "maps").read_text().splitlines()
+        except OSError:
+            continue
+        # Address, permissions (such as rw-s: shared), offset, device, inode, path.
+        parts = (line.split(maxsplit=5) for line in lines if " /dev/shm/" in line)
+        found |= {Path(part[5]) for part in parts if part[1].endswith("s") and not part[5].endswith(" (deleted)")}
+    return found
 
 
 def adopt_orphans() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import tempfile
@@ -11,48 +12,54 @@ import extras
 import machine
 import plot
 import table
-from jobs import adopt_orphans
+from jobs import adopt_orphans, send, tree
 from measure import Contender, Meter, Row
 from options import Options, parse
 from peers import PEERS, Setting
 from results import Libraries, Results
 from session import Session
 
-EXTRAS = {"types": extras.dtypes, "start": extras.start, "memory": extras.memory, "waiting": extras.waiting}
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: list[str]) -> int:
     """0: done; 1: something failed, and the rest was done; 130: interrupted."""
     options = parse(arguments, list(PEERS))
     adopt_orphans()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in INTERRUPTS:
         signal.signal(number, interrupt)
     # Pipes, boards and whatever libraries leave: in memory, and gone at the end.
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="kolo-versus-", dir=shared if shared.is_dir() else None) as folder:
-        session = Session(options, Path(folder))
-        if not session.kolos():
-            return 1
-        names = Libraries([one.name for one in session.kolos()], [one.name for one in session.peers()])
-        results = Results(machine.facts(), names, options.rounds, options.milliseconds)
-        code = 0
         try:
-            if "speed" in options.parts:
-                speed(session, options, results)
-            for name in options.parts:
-                if name in EXTRAS:
-                    EXTRAS[name](session, options, results)
+            return run(options, Path(folder))
         except KeyboardInterrupt:
-            code = 130
+            return 130
         finally:
-            results.versions, results.left_out = session.versions, session.left_out
-            write(results, options.out)
-    return code or int(bool(results.left_out))
+            send(signal.SIGKILL, {*tree(os.getpid())} - {os.getpid()})
 
 
 def interrupt(*_: object) -> None:
-    """Ends like Ctrl-C."""
+    """Ends like Ctrl-C, once: what ends jobs is not to be interrupted."""
+    for number in INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def run(options: Options, folder: Path) -> int:
+    """All parts; results are written even if they are interrupted."""
+    session = Session(options, folder)
+    if not session.kolos():
+        return 1
+    names = Libraries([one.name for one in session.kolos()], [one.name for one in session.peers()])
+    results = Results(machine.facts(), names, options.rounds, options.milliseconds)
+    try:
+        for name in options.parts:
+            PARTS[name](session, options, results)
+    finally:
+        results.versions, results.left_out = session.versions, session.left_out
+        write(results, options.out)
+    return int(bool(results.left_out))
 
 
 def speed(session: Session, options: Options, results: Results) -> None:
@@ -85,3 +92,12 @@ def write(results: Results, folder: Path) -> None:
         (folder / "versus.svg").write_text(plot.picture(results))
         written.append("versus.svg")
     print(f"\nwritten into {folder}: {', '.join(written)}", file=sys.stderr)
+
+
+PARTS = {
+    "speed": speed,
+    "types": extras.dtypes,
+    "start": extras.start,
+    "memory": extras.memory,
+    "waiting": extras.waiting,
+}
