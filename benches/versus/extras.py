@@ -29,8 +29,8 @@ def dtypes(session: Session, options: Options, results: Results) -> None:
     for library in session.kolos():
         session.say(f"\ntypes: {library.name}, all-reduce, 2 ranks, shm")
         with session.jobs([library], setting) as jobs:
-            contenders = [Contender(library.name, job, dtype=dtype) for _, job in jobs for dtype in DTYPES]
-            meter = Meter(contenders, options.milliseconds, options.rounds, session.fail)
+            contenders = [Contender(library.name, library.group, job, dtype=dtype) for _, job in jobs for dtype in DTYPES]
+            meter = Meter(contenders, options, session.fail)
             for size in (size for size in options.sizes if size >= DTYPES_FROM):
                 row = meter.fill(Row(2, "shm", "all_reduce", size))
                 if row.series:

@@ -21,6 +21,8 @@ START_SECONDS = 60
 ANSWER_SECONDS = 120
 QUIT_SECONDS = 10
 TERM_SECONDS = 2
+BYSTANDER = "another rank failed"
+"""What a rank answers that waited for one which failed; that one's own words are better."""
 
 
 class JobError(Exception):
@@ -129,7 +131,7 @@ class Job:
                 if lines[channel].endswith(b"\n"):
                     waiting.discard(channel)
                     answer = json.loads(lines[channel])
-                    if "error" in answer:
+                    if answer.get("error", BYSTANDER) != BYSTANDER:
                         raise JobError(answer["error"])
             if ready:
                 continue
@@ -137,7 +139,10 @@ class Job:
                 raise JobError(f"ended: {self._last_words()}")
             if time.monotonic() > deadline:
                 raise JobError(f"gave no answer within {timeout:.0f} s: {self._last_words()}")
-        return [json.loads(lines[channel]) for channel in self.answers]
+        answers = [json.loads(lines[channel]) for channel in self.answers]
+        if any("error" in answer for answer in answers):
+            raise JobError(BYSTANDER)
+        return answers
 
     def _last_words(self) -> str:
         return last_words(self.folder)

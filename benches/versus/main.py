@@ -16,7 +16,7 @@ from jobs import adopt_orphans, send, tree
 from measure import Contender, Meter, Row
 from options import Options, parse
 from peers import PEERS, Setting
-from results import Libraries, Results
+from results import Results
 from session import Session
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -51,8 +51,8 @@ def run(options: Options, folder: Path) -> int:
     session = Session(options, folder)
     if not session.kolos():
         return 1
-    names = Libraries([one.name for one in session.kolos()], [one.name for one in session.peers()])
-    results = Results(machine.facts(), names, options.rounds, options.milliseconds)
+    names = session.names("kolo"), session.names("peer")
+    results = Results(machine.facts(), *names, options.rounds, options.milliseconds)
     try:
         for name in options.parts:
             PARTS[name](session, options, results)
@@ -68,8 +68,8 @@ def speed(session: Session, options: Options, results: Results) -> None:
         for transport in options.transports:
             setting = Setting(ranks, transport, crowded=ranks > len(machine.cores()))
             with session.jobs(session.libraries, setting) as jobs:
-                contenders = [Contender(one.name, job, where) for one, job in jobs for where in one.placements]
-                meter = Meter(contenders, options.milliseconds, options.rounds, session.fail)
+                contenders = [Contender(one.name, one.group, job, where) for one, job in jobs for where in one.placements]
+                meter = Meter(contenders, options, session.fail)
                 for collective in options.collectives:
                     session.say(f"\n{table.NAMES[collective]}, {ranks} ranks, {transport}")
                     for bytes_ in options.sizes:

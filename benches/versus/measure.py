@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 from jobs import Job, JobError
 from machine import Watch, cores
+from options import Options
 
 FOREIGN = 0.05
-"""A window in which others used more than this part of the cores is thrown away..."""
-AGAIN = 3
-"""...and measured again, so many times at most; then it counts, and is marked."""
+"""A window in which others used more than this part of the cores is thrown away and measured again, as often as
+the options say; then it counts, and is marked."""
 APART = 3.0
 """How much longer a cache line's round trip is when the host has moved the cores apart."""
 HOPELESS = 4.0
-"""Whoever takes this many times the best is asked in the first round only."""
+"""A setting that takes this many times the best of its group is asked in the first round only."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Contender:
     """What is compared: a job, where its buffers lie, and what they hold."""
 
     library: str
+    group: str
+    """`kolo`, `peer` or `ideal`."""
     job: Job
     placement: str = "out"
     dtype: str = "f32"
@@ -40,6 +42,7 @@ class Series:
     """The windows of one contender in one row, one of each round; seconds of one operation."""
 
     library: str
+    group: str
     seconds: list[float] = field(default_factory=list)
     bare: list[float] = field(default_factory=list)
     """What the loop takes without the operation; it is subtracted already."""
@@ -70,9 +73,9 @@ class Row:
     series: dict[str, Series] = field(default_factory=dict)
     """By the contender's label."""
 
-    def best(self, libraries: set[str]) -> str | None:
-        """The label of the contender of these libraries with the least median."""
-        found = {label: series.median for label, series in self.series.items() if series.library in libraries}
+    def best(self, whose: str) -> str | None:
+        """The label of the contender of this group or library with the least median."""
+        found = {label: one.median for label, one in self.series.items() if whose in (one.group, one.library)}
         return min(found, key=found.__getitem__) if found else None
 
     def ratio(self, label: str, other: str | None) -> float | None:
@@ -97,25 +100,21 @@ class Row:
 class Meter:
     """Asks jobs, watches the machine, and drops jobs that fail."""
 
-    def __init__(
-        self, contenders: list[Contender], milliseconds: float, rounds: int, report: Callable[[str], None]
-    ) -> None:
+    def __init__(self, contenders: list[Contender], options: Options, report: Callable[[str], None]) -> None:
         self.contenders = contenders
-        self.milliseconds = milliseconds
-        self.rounds = rounds
+        self.options = options
         self.report = report
         self.watch = Watch({pid for contender in contenders for pid in contender.job.family()})
 
     def fill(self, row: Row) -> Row:
         """Measures a row; anew, if the host's cores drew near or apart meanwhile."""
-        for _ in range(AGAIN):
+        for attempt in range(self.options.retries + 1):
+            if attempt > 0:
+                thrown = row.thrown + sum(len(series.seconds) for series in row.series.values())
+                row.lines_ns, row.series, row.thrown, row.kept = [], {}, thrown, 0
             self._rounds(row)
             if not row.lines_ns or max(row.lines_ns) < APART * min(row.lines_ns):
                 break
-            thrown = row.thrown + sum(len(series.seconds) for series in row.series.values())
-            row.lines_ns, row.series, row.thrown, row.kept = [], {}, thrown, 0
-        else:
-            self._rounds(row)
         return row
 
     def _rounds(self, row: Row) -> None:
@@ -124,12 +123,12 @@ class Meter:
             # Its data is in place by nature: ordinary buffers have one form.
             out = {one.job for one in contenders if one.placement == "out"}
             contenders = [one for one in contenders if not (one.placement == "in" and one.job in out)]
-        for turn in range(self.rounds):
+        for turn in range(self.options.rounds):
             if (line := self._line()) is not None:
                 row.lines_ns.append(line)
             first = turn % max(1, len(contenders))  # another one begins in each round
             for contender in contenders[first:] + contenders[:first]:
-                if contender in self.contenders and not self._hopeless(row, contender.label):
+                if contender in self.contenders and not self._hopeless(row, contender):
                     self._window(row, contender)
 
     def _line(self) -> float | None:
@@ -140,17 +139,20 @@ class Meter:
                 self._drop(self.contenders[0], str(error))
         return None
 
-    def _hopeless(self, row: Row, label: str) -> bool:
-        best = min((series.seconds[0] for series in row.series.values()), default=0.0)
-        return label in row.series and row.series[label].seconds[0] > HOPELESS * best
+    def _hopeless(self, row: Row, contender: Contender) -> bool:
+        series = row.series.get(contender.label)
+        if series is None or contender.group == "kolo":
+            return False
+        best = min(one.seconds[0] for one in row.series.values() if one.group == contender.group)
+        return series.seconds[0] > HOPELESS * best
 
     def _window(self, row: Row, contender: Contender) -> None:
-        series = row.series.get(contender.label, Series(contender.library))
+        series = row.series.get(contender.label, Series(contender.library, contender.group))
         check = int(not series.seconds)
         question = (
-            f"window {row.collective} {contender.placement} {contender.dtype} {row.bytes} {self.milliseconds} {check}"
+            f"window {row.collective} {contender.placement} {contender.dtype} {row.bytes} {self.options.milliseconds} {check}"
         )
-        for attempt in range(AGAIN + 1):
+        for attempt in range(self.options.retries + 1):
             self.watch.begin()
             try:
                 answer = contender.job.ask(question)[0]
@@ -160,8 +162,10 @@ class Meter:
             foreign = self.watch.end()
             if foreign <= FOREIGN:
                 break
-            row.thrown += attempt < AGAIN
-            row.kept += attempt == AGAIN
+            if attempt == self.options.retries:
+                row.kept += 1
+            else:
+                row.thrown += 1
         series.seconds.append(max(answer["loop"] - answer["bare"], 0.0))
         series.bare.append(answer["bare"])
         series.foreign.append(round(foreign, 4))

@@ -39,6 +39,7 @@ class Options:
     parts: list[str]
     rounds: int
     milliseconds: float
+    retries: int
     cache: Path
     out: Path
 
@@ -67,6 +68,7 @@ def parse(arguments: list[str], peers: list[str]) -> Options:
     )
     parser.add_argument("--rounds", type=int, default=None, help="windows of each contender in a row; by default 7")
     parser.add_argument("--window", type=float, default=None, metavar="MS", help="a window's milliseconds; by default 40")
+    parser.add_argument("--retries", type=int, default=3, metavar="N", help="of disturbed windows; by default 3")
     parser.add_argument("--quick", action="store_true", help="few sizes, 3 rounds of 20 ms")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/kolo-versus", metavar="DIR", help="for peers")
     parser.add_argument("--out", type=Path, default=root / "target/versus", metavar="DIR", help="for results")
@@ -98,6 +100,7 @@ def parse(arguments: list[str], peers: list[str]) -> Options:
         parts=given.parts,
         rounds=given.rounds or (3 if given.quick else 7),
         milliseconds=given.window or (20 if given.quick else 40),
+        retries=given.retries,
         cache=given.cache,
         out=given.out,
     )

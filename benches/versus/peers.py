@@ -31,6 +31,8 @@ class Library(Protocol):
     """One library: its name, how it is built against, and the settings in which its users would run it."""
 
     name: str
+    group: str
+    """`kolo`, `peer` or `ideal`."""
     placements: tuple[str, ...]
     """Where its buffers lie; see driver/adaptor.h."""
 
@@ -44,6 +46,7 @@ class Library(Protocol):
 class Kolo:
     """kolo itself, from the prefix of an `ffi/install`. Its ranks need no launcher."""
 
+    group = "kolo"
     placements = ("out", "in", "library_in")
 
     def __init__(self, prefix: Path, name: str = "kolo") -> None:
@@ -80,9 +83,10 @@ class Kolo:
 
 
 class Ideal:
-    """Not a library, but a bound: one pass over shared buffers. See driver/ideal.c."""
+    """Not a library, but a yardstick: one pass over shared buffers. See driver/ideal.c."""
 
     name = "ideal"
+    group = "ideal"
     placements = ("library",)
 
     def build(self, builder: Builder, cache: Path) -> None:
@@ -103,6 +107,7 @@ class DebianOpenMpi:
     """Open MPI 4 as Debian has it: the packages openmpi-bin and libopenmpi-dev."""
 
     name = "openmpi4"
+    group = "peer"
     placements = ("out",)
 
     def build(self, builder: Builder, cache: Path) -> None:
@@ -138,6 +143,7 @@ class OpenMpi5:
     """Open MPI 5 from its wheel."""
 
     name = "openmpi5"
+    group = "peer"
     placements = ("out",)
 
     def build(self, builder: Builder, cache: Path) -> None:
@@ -152,6 +158,7 @@ class Mpich:
     """MPICH from its wheel, bound to cores: unbound it is erratic."""
 
     name = "mpich"
+    group = "peer"
     placements = ("out",)
 
     def build(self, builder: Builder, cache: Path) -> None:
@@ -172,6 +179,7 @@ class IntelMpi:
     """Intel MPI from its wheels; it binds to cores by itself."""
 
     name = "impi"
+    group = "peer"
     placements = ("out",)
 
     def build(self, builder: Builder, cache: Path) -> None:
@@ -192,6 +200,7 @@ class OneCcl:
     """oneCCL from its wheels, under the launcher that comes with it."""
 
     name = "oneccl"
+    group = "peer"
     placements = ("out",)
 
     def build(self, builder: Builder, cache: Path) -> None:
@@ -212,6 +221,7 @@ class Gloo:
     """gloo as torch's users have it; it knows TCP only, also on one host."""
 
     name = "gloo"
+    group = "peer"
     placements = ("in",)
 
     def build(self, builder: Builder, cache: Path) -> None:

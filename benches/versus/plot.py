@@ -46,13 +46,13 @@ def picture(results: Results) -> str:
 def styles(results: Results) -> dict[str, str]:
     """How each library's line is drawn."""
     found = {}
-    for number, name in enumerate(results.libraries.kolos):
+    for number, name in enumerate(results.kolos):
         color = KOLO[number % len(KOLO)]
         found[name] = f'stroke="{color}" stroke-width="2.5"'
         found[f"{name} alloc"] = f'stroke="{color}" stroke-width="1.5" stroke-dasharray="5 3"'
-    for number, name in enumerate(results.libraries.peers):
+    for number, name in enumerate(results.peers):
         found[name] = f'stroke="{PEERS[number % len(PEERS)]}" stroke-width="1.2"'
-    found[results.libraries.ideal] = f'stroke="{IDEAL}" stroke-width="1.5" stroke-dasharray="2 3"'
+    found["ideal"] = f'stroke="{IDEAL}" stroke-width="1.5" stroke-dasharray="2 3"'
     return found
 
 
@@ -100,6 +100,6 @@ def panel(title: str, rows: list[Row], results: Results) -> str:
 
 def against_best(row: Row, name: str, results: Results) -> float | None:
     """A library's or a form's time as a multiple of the best peer's; without peers, of kolo's."""
-    peer = row.best(set(results.libraries.peers)) or row.best({results.libraries.kolos[0]})
-    label = name if name in row.series else row.best({name})
+    peer = row.best("peer") or row.best(results.kolos[0])
+    label = name if name in row.series else row.best(name)
     return None if label is None else row.ratio(label, peer)

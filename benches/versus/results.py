@@ -12,20 +12,14 @@ FORMAT = 1
 
 
 @dataclass
-class Libraries:
-    """Who is who among the names of libraries."""
-
-    kolos: list[str]
-    peers: list[str]
-    ideal: str = "ideal"
-
-
-@dataclass
 class Results:
     """Everything that a run found."""
 
     machine: dict[str, object]
-    libraries: Libraries
+    kolos: list[str]
+    """The names of kolo's builds."""
+    peers: list[str]
+    """The names of the peers that could be had."""
     rounds: int
     milliseconds: float
     versions: dict[str, str] = field(default_factory=dict)
@@ -44,8 +38,8 @@ class Results:
 
     def digest(self, row: Row) -> dict[str, object]:
         """What a reader asks of a row first."""
-        peer, ideal = row.best(set(self.libraries.peers)), row.best({self.libraries.ideal})
-        ours = [label for label, series in row.series.items() if series.library in self.libraries.kolos]
+        peer, ideal = row.best("peer"), row.best("ideal")
+        ours = [label for label, series in row.series.items() if series.group == "kolo"]
         return {
             "best_peer": peer,
             "ideal": ideal,

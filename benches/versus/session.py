@@ -36,15 +36,16 @@ class Session:
                 self.fail(f"{library.name} is left out: {error}")
 
     def kolos(self) -> list[Kolo]:
+        """The builds of kolo."""
         return [library for library in self.libraries if isinstance(library, Kolo)]
 
     def real(self) -> list[Library]:
         """All but the ideal."""
-        return [library for library in self.libraries if not isinstance(library, Ideal)]
+        return [library for library in self.libraries if library.group != "ideal"]
 
-    def peers(self) -> list[Library]:
-        """The libraries that kolo is compared with."""
-        return [library for library in self.real() if not isinstance(library, Kolo)]
+    def names(self, group: str) -> list[str]:
+        """The libraries of a group."""
+        return [library.name for library in self.libraries if library.group == group]
 
     @contextmanager
     def jobs(self, libraries: list[Library], setting: Setting) -> Iterator[list[tuple[Library, Job]]]:

@@ -98,8 +98,7 @@ def grid(head: list[str], rows: Iterable[list[str]]) -> str:
 def speeds(rows: list[Row], results: Results) -> str:
     """Times by size and library; then kolo's ratios."""
     ours = list(dict.fromkeys(label for row in rows for label in results.digest(row)["to_best_peer"]))
-    libraries = [*results.libraries.peers, results.libraries.ideal]
-    theirs = [name for name in libraries if any(row.best({name}) for row in rows)]
+    theirs = [name for name in (*results.peers, "ideal") if any(row.best(name) for row in rows)]
     ratios = [label for label in ours if " in place" not in label]
     head = ["bytes", *ours, *theirs]
     head += [f"{label} / best peer" for label in ratios] + [f"{label} / ideal" for label in ratios] + ["line"]
@@ -109,7 +108,7 @@ def speeds(rows: list[Row], results: Results) -> str:
         cells = [plain(row.bytes)]
         cells += [duration(row.series[label].median) if label in row.series else "-" for label in ours]
         for name in theirs:
-            best = row.best({name})
+            best = row.best(name)
             cells.append("-" if best is None else duration(row.series[best].median))
         cells += [ratio(found["to_best_peer"].get(label)) for label in ratios]
         cells += [ratio(found["to_ideal"].get(label)) for label in ratios]

@@ -10,6 +10,9 @@
 
 enum { MOST_RANKS = 16, LINE = 128, SCRATCH = 16384 };
 
+/* What a rank answers that waited for one which failed. */
+#define BYSTANDER "another rank failed"
+
 /* Zeroed: ready. */
 struct barrier {
   _Alignas(LINE) atomic_uint arrived;

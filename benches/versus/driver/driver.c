@@ -124,7 +124,7 @@ static const char *small_all_reduce(void) {
 static void command_late(const struct job *job, const char *line, FILE *out) {
   long milliseconds = strtol(line + strlen("late"), NULL, 10);
   const char *error = small_all_reduce();
-  if (error == NULL && !board_barrier(job->board, job->size, job->crowded)) error = "another rank failed";
+  if (error == NULL && !board_barrier(job->board, job->size, job->crowded)) error = BYSTANDER;
   struct timespec delay = {milliseconds / 1000, milliseconds % 1000 * 1000000};
   if (job->rank == 0) nanosleep(&delay, NULL);
   double before = cpu_seconds();

@@ -1,4 +1,4 @@
-/* No library, but a bound: one fused pass over shared buffers by all ranks at once. Two barriers stand around
+/* No library, but a yardstick: one fused pass over shared buffers by all ranks at once. Two barriers stand around
  * it, so that results are right; they are not counted (`uncounted`).
  *
  * VERSUS_IDEAL names the form:

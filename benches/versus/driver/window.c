@@ -176,12 +176,12 @@ __attribute__((noinline)) static int lap(struct state *s, operation *operate, un
 /* A lap that all ranks begin together; stores the slowest rank's seconds, the same on all ranks. */
 static const char *together(struct state *s, operation *operate, unsigned long repeats, double *slowest) {
   const struct job *job = s->job;
-  if (!board_barrier(job->board, job->size, job->crowded)) return "another rank failed";
+  if (!board_barrier(job->board, job->size, job->crowded)) return BYSTANDER;
   double begin = seconds_now();
   int status = lap(s, operate, repeats);
   job->board->seconds[job->rank] = seconds_now() - begin;
   if (status != 0) return adaptor.error();
-  if (!board_barrier(job->board, job->size, job->crowded)) return "another rank failed";
+  if (!board_barrier(job->board, job->size, job->crowded)) return BYSTANDER;
   double most = 0;
   for (int rank = 0; rank < job->size; rank++)
     if (job->board->seconds[rank] > most) most = job->board->seconds[rank];
@@ -259,7 +259,7 @@ const char *window_measure(const struct job *job, const struct window *window, s
   struct state state = {.job = job, .window = window};
   const char *error = measure(&state, times);
   /* Memory that others see may go when all are done. */
-  if (error == NULL && !board_barrier(job->board, job->size, job->crowded)) error = "another rank failed";
+  if (error == NULL && !board_barrier(job->board, job->size, job->crowded)) error = BYSTANDER;
   release(&state);
   return error;
 }
