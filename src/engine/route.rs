@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use super::chart::Chart;
+use super::extent::Shape;
+use super::link::Links;
 use crate::plan::{Plan, Source, Span, Step};
 use crate::topology::Channel;
 
@@ -59,6 +62,8 @@ pub struct Move {
     pub span: Span,
     /// Whether it may lend its source instead of copying it.
     pub lends: bool,
+    /// Whether its result goes back on the link that a source of it came from.
+    pub answers: bool,
 }
 
 /// A plan, ready to be walked by one engine.
@@ -70,6 +75,10 @@ pub struct Route {
     pub lanes: Vec<Vec<Hop>>,
     /// The links that it uses.
     pub links: Vec<u32>,
+    /// Whether nothing on its links moves by this rank's own effort alone: what comes, comes by itself.
+    pub prompt: bool,
+    /// At the size of the last call, if its shape borrows nothing.
+    pub chart: Option<Chart>,
 }
 
 /// The streams that a plan needs, in ascending order.
@@ -92,21 +101,32 @@ pub fn ports(plan: &Plan) -> Vec<Port> {
 }
 
 impl Route {
-    /// The plan over links; `link` finds the place of a stream that is open.
-    pub fn new(plan: Arc<Plan>, link: impl Fn(Port) -> u32) -> Self {
+    /// The plan over links; all of its streams are open.
+    pub fn new(plan: Arc<Plan>, links: &Links) -> Self {
+        let link = |port| links.find(port).expect("the plan's streams are open");
         let lanes = plan.lanes.iter().map(|lane| {
             let place = |peer: u32| link(Port { peer, channel: lane.channel });
             lane.steps.iter().map(|step| hop(step, plan.lends, &place)).collect()
         });
         let lanes = lanes.collect();
-        let links = ports(&plan).into_iter().map(link).collect();
-        Self { plan, lanes, links }
+        let used: Vec<u32> = ports(&plan).into_iter().map(link).collect();
+        let prompt = used.iter().all(|&at| links.at(at).watch().is_none());
+        Self { plan, lanes, links: used, prompt, chart: None }
+    }
+
+    /// Draws the chart for a call's shape, if it is not the last one's.
+    #[inline]
+    pub fn survey(&mut self, shape: &Shape<'_>, size: usize, slot: usize) {
+        if !self.chart.as_ref().is_some_and(|chart| chart.serves(shape, size, slot)) {
+            self.chart = shape.lasting().map(|shape| Chart::new(&self.plan, &self.lanes, shape, size, slot));
+        }
     }
 }
 
 fn hop(step: &Step, lends: bool, place: &impl Fn(u32) -> u32) -> Hop {
     match step {
         Step::Move { sources, finish, into, to } => Hop::Move(Move {
+            answers: matches!(to[..], [back] if sources.contains(&Source::From(back))),
             sources: sources
                 .iter()
                 .map(|source| match *source {
