@@ -29,7 +29,11 @@ def dtypes(session: Session, options: Options, results: Results) -> None:
     for library in session.kolos():
         session.say(f"\ntypes: {library.name}, all-reduce, 2 ranks, shm")
         with session.jobs([library], setting) as jobs:
-            contenders = [Contender(library.name, library.group, job, dtype=dtype) for _, job in jobs for dtype in DTYPES]
+            contenders = [
+                Contender(library.name, library.group, job, dtype=dtype)
+                for _, job in jobs
+                for dtype in DTYPES
+            ]
             meter = Meter(contenders, options, session.fail)
             for size in (size for size in options.sizes if size >= DTYPES_FROM):
                 row = meter.fill(Row(2, "shm", "all_reduce", size))
@@ -82,11 +86,15 @@ def waiting(session: Session, options: Options, results: Results) -> None:
             with session.jobs([library], Setting(2, transport, crowded=len(cores()) < 2)) as jobs:
                 for _, job in jobs:
                     try:
-                        found[job.label] = max(answer["cpu"] for answer in job.ask(f"late {WAIT_SECONDS * 1000}")[1:])
+                        found[job.label] = max(
+                            answer["cpu"] for answer in job.ask(f"late {WAIT_SECONDS * 1000}")[1:]
+                        )
                     except JobError as error:
                         session.fail(f"{job.label}: waiting over {transport}: {error}")
         results.waiting[transport] = found
-        session.say(f"\nCPU time of waiting {WAIT_SECONDS} s over {transport}: " + listed(found, table.duration))
+        session.say(
+            f"\nCPU time of waiting {WAIT_SECONDS} s over {transport}: " + listed(found, table.duration)
+        )
 
 
 def listed(found: dict[str, float], say: Callable[[float], str]) -> str:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 BOARD_BYTES = 1 << 20
 """Room for `struct board` of driver/board.h; what is not used costs nothing."""
@@ -27,6 +28,10 @@ BYSTANDER = "another rank failed"
 
 class JobError(Exception):
     """A job failed; the message is one line."""
+
+
+Answer = dict[str, Any]
+"""What a rank says: see driver/driver.c."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Job:
         self.pids: list[int] = []
         self.commands: list[int] = []
         self.answers: list[int] = []
-        self.hello: list[dict] = []
+        self.hello: list[Answer] = []
         self.shared: set[Path] = set()
         folder.mkdir()
         try:
@@ -72,7 +77,7 @@ class Job:
             self.kill()
             raise
 
-    def ask(self, question: str, timeout: float = ANSWER_SECONDS) -> list[dict]:
+    def ask(self, question: str, timeout: float = ANSWER_SECONDS) -> list[Answer]:
         """One line to every rank; their answers, by rank."""
         self._signal(signal.SIGCONT)
         for command in self.commands:
@@ -119,9 +124,9 @@ class Job:
                 # read the end of the file and go too.
                 channels.append(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
 
-    def _collect(self, timeout: float) -> list[dict]:
+    def _collect(self, timeout: float) -> list[Answer]:
         """One line from every rank."""
-        lines: dict[int, bytes] = {channel: b"" for channel in self.answers}
+        lines: dict[int, bytes] = dict.fromkeys(self.answers, b"")
         waiting = set(self.answers)
         deadline = time.monotonic() + timeout
         while waiting:
@@ -155,7 +160,9 @@ class Job:
                 raise JobError(f"lost rank {self.pids.index(pid)}: {self._last_words()}") from None
 
 
-def start(launch: Launch, ranks: int, folder: Path, cores: list[int], *more: str) -> list[subprocess.Popen[bytes]]:
+def start(
+    launch: Launch, ranks: int, folder: Path, cores: list[int], *more: str
+) -> list[subprocess.Popen[bytes]]:
     """Starts the ranks of a job in its folder: one launcher, or the ranks themselves."""
     with open(folder / "board", "wb") as board:
         board.truncate(BOARD_BYTES)
@@ -166,9 +173,14 @@ def start(launch: Launch, ranks: int, folder: Path, cores: list[int], *more: str
     for rank in range(ranks if not launch.command else 0):
         own = {name: value.format(rank=rank, size=ranks) for name, value in launch.rank_environment.items()}
         starts.append((arguments, {**environment, **own}))
+    nothing = subprocess.DEVNULL
     with open(folder / "log", "wb") as log:
-        common = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
-        return [subprocess.Popen(command, env=variables, **common) for command, variables in starts]
+        return [
+            subprocess.Popen(
+                command, env=variables, stdin=nothing, stdout=log, stderr=log, start_new_session=True
+            )
+            for command, variables in starts
+        ]
 
 
 def run_once(launch: Launch, ranks: int, folder: Path, cores: list[int]) -> float:
@@ -194,7 +206,11 @@ def last_words(folder: Path) -> str:
     """The most telling line of a job's log: the first about an error, else the first that has words."""
     lines = [line.strip() for line in (folder / "log").read_text(errors="replace").splitlines()]
     words = [line for line in lines if any(letter.isalpha() for letter in line)]
-    errors = [line for line in words if any(word in line.lower() for word in ("error", "fail", "cannot", "terminat"))]
+    errors = [
+        line
+        for line in words
+        if any(word in line.lower() for word in ("error", "fail", "cannot", "terminat"))
+    ]
     return (errors or words or ["it said nothing"])[0][:200]
 
 
@@ -242,7 +258,9 @@ def mapped(pids: Iterable[int]) -> set[Path]:
             continue
         # Address, permissions (such as rw-s: shared), offset, device, inode, path.
         parts = (line.split(maxsplit=5) for line in lines if " /dev/shm/" in line)
-        found |= {Path(part[5]) for part in parts if part[1].endswith("s") and not part[5].endswith(" (deleted)")}
+        found |= {
+            Path(part[5]) for part in parts if part[1].endswith("s") and not part[5].endswith(" (deleted)")
+        }
     return found
 
 

@@ -16,7 +16,11 @@ def cores() -> list[int]:
 def facts() -> dict[str, object]:
     """What a reader of figures wants to know of the machine."""
     model = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.machine(),
     )
     return {
@@ -40,9 +44,9 @@ def _chosen(path: str) -> str:
 class Watch:
     """How much the processes of others use the cores between two moments.
 
-    Each process's own clock is read, which is exact; ticks of /proc/stat (10 ms) are too coarse for windows of
-    some ten milliseconds and serve only for time that the hypervisor gave to others. Threads of the kernel do
-    our own work too (sockets), so they are nobody's.
+    Each process's own clock is read, which is exact; ticks of /proc/stat (10 ms) are too coarse for windows
+    of some ten milliseconds and serve only for time that the hypervisor gave to others. Threads of the kernel
+    do our own work too (sockets), so they are nobody's.
     """
 
     def __init__(self, own: set[int]) -> None:
@@ -84,7 +88,9 @@ class Watch:
             except OSError:
                 return False
             kernel_parent = 2
-            self._kernel[pid] = pid == kernel_parent or int(stat[stat.rindex(")") + 2 :].split()[1]) == kernel_parent
+            self._kernel[pid] = (
+                pid == kernel_parent or int(stat[stat.rindex(")") + 2 :].split()[1]) == kernel_parent
+            )
         return self._kernel[pid]
 
 

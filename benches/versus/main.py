@@ -30,7 +30,9 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, interrupt)
     # Pipes, boards and whatever libraries leave: in memory, and gone at the end.
     shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="kolo-versus-", dir=shared if shared.is_dir() else None) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="kolo-versus-", dir=shared if shared.is_dir() else None
+    ) as folder:
         try:
             return run(options, Path(folder))
         except KeyboardInterrupt:
@@ -68,7 +70,11 @@ def speed(session: Session, options: Options, results: Results) -> None:
         for transport in options.transports:
             setting = Setting(ranks, transport, crowded=ranks > len(machine.cores()))
             with session.jobs(session.libraries, setting) as jobs:
-                contenders = [Contender(one.name, one.group, job, where) for one, job in jobs for where in one.placements]
+                contenders = [
+                    Contender(one.name, one.group, job, where)
+                    for one, job in jobs
+                    for where in one.placements
+                ]
                 meter = Meter(contenders, options, session.fail)
                 for collective in options.collectives:
                     session.say(f"\n{table.NAMES[collective]}, {ranks} ranks, {transport}")
@@ -79,7 +85,7 @@ def speed(session: Session, options: Options, results: Results) -> None:
                         row = meter.fill(Row(ranks, transport, collective, bytes_))
                         if row.series:
                             results.rows.append(row)
-                            session.say(table.line(row, results))
+                            session.say(table.line(row))
 
 
 def write(results: Results, folder: Path) -> None:

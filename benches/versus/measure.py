@@ -11,8 +11,8 @@ from machine import Watch, cores
 from options import Options
 
 FOREIGN = 0.05
-"""A window in which others used more than this part of the cores is thrown away and measured again, as often as
-the options say; then it counts, and is marked."""
+"""A window in which others used more than this part of the cores is thrown away and measured again, as often
+as the options say; then it counts, and is marked."""
 APART = 3.0
 """How much longer a cache line's round trip is when the host has moved the cores apart."""
 HOPELESS = 4.0
@@ -72,6 +72,11 @@ class Row:
     """Windows that count although others were busy, as measuring again did not help."""
     series: dict[str, Series] = field(default_factory=dict)
     """By the contender's label."""
+
+    @property
+    def table(self) -> tuple[int, str, str]:
+        """The table to which the row belongs."""
+        return self.ranks, self.transport, self.collective
 
     def best(self, whose: str) -> str | None:
         """The label of the contender of this group or library with the least median."""
@@ -134,7 +139,7 @@ class Meter:
     def _line(self) -> float | None:
         while self.contenders and len(cores()) > 1:
             try:
-                return self.contenders[0].job.ask("line")[0]["line"]
+                return float(self.contenders[0].job.ask("line")[0]["line"])
             except JobError as error:
                 self._drop(self.contenders[0], str(error))
         return None
@@ -149,9 +154,8 @@ class Meter:
     def _window(self, row: Row, contender: Contender) -> None:
         series = row.series.get(contender.label, Series(contender.library, contender.group))
         check = int(not series.seconds)
-        question = (
-            f"window {row.collective} {contender.placement} {contender.dtype} {row.bytes} {self.options.milliseconds} {check}"
-        )
+        what = f"{row.collective} {contender.placement} {contender.dtype} {row.bytes}"
+        question = f"window {what} {self.options.milliseconds} {check}"
         for attempt in range(self.options.retries + 1):
             self.watch.begin()
             try:

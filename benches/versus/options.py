@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
 TRANSPORTS = ("shm", "tcp")
@@ -54,24 +56,30 @@ def parse(arguments: list[str], peers: list[str]) -> Options:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    listed = {"type": lambda text: text.split(","), "metavar": "A,B"}
-    parser.add_argument("--ranks", **listed, default=["2", "4", "8"], help="by default 2,4,8")
-    parser.add_argument("--transports", **listed, default=list(TRANSPORTS), help="by default shm,tcp")
-    parser.add_argument("--collectives", **listed, default=list(COLLECTIVES), help="by default " + ",".join(COLLECTIVES))
-    parser.add_argument("--sizes", **listed, default=None, help="bytes of the whole vector; by default " + ",".join(SIZES))
-    parser.add_argument("--min", type=size, default=0, metavar="SIZE", help="no smaller sizes")
-    parser.add_argument("--max", type=size, default=1 << 62, metavar="SIZE", help="no larger sizes")
-    parser.add_argument("--peers", **listed, default=None, help=f"of {', '.join(peers)}; none; by default {','.join(default)}")
-    parser.add_argument("--parts", **listed, default=list(PARTS), help="by default " + ",".join(PARTS))
-    parser.add_argument(
-        "--kolo", action="append", default=[], metavar="[NAME=]DIR", help="a prefix of ffi/install; by default a fresh one"
+
+    def add(name: str, what: str, default: object = None, **more: Any) -> None:
+        parser.add_argument(name, default=default, help=what, **more)
+
+    def choose(name: str, what: str, default: Sequence[str] | None) -> None:
+        add(name, what, default, type=lambda text: text.split(","), metavar="A,B")
+
+    choose("--ranks", "by default 2,4,8", ("2", "4", "8"))
+    choose("--transports", f"by default {','.join(TRANSPORTS)}", TRANSPORTS)
+    choose("--collectives", f"by default {','.join(COLLECTIVES)}", COLLECTIVES)
+    choose("--sizes", f"bytes of the whole vector; by default {','.join(SIZES)}", None)
+    add("--min", "no smaller sizes", 0, type=size, metavar="SIZE")
+    add("--max", "no larger sizes", 1 << 62, type=size, metavar="SIZE")
+    choose("--peers", f"of {', '.join(peers)}; none; by default all but {','.join(ASKED_FOR)}", None)
+    choose("--parts", f"by default {','.join(PARTS)}", PARTS)
+    add(
+        "--kolo", "a prefix of ffi/install; by default a fresh one", [], action="append", metavar="[NAME=]DIR"
     )
-    parser.add_argument("--rounds", type=int, default=None, help="windows of each contender in a row; by default 7")
-    parser.add_argument("--window", type=float, default=None, metavar="MS", help="a window's milliseconds; by default 40")
-    parser.add_argument("--retries", type=int, default=3, metavar="N", help="of disturbed windows; by default 3")
-    parser.add_argument("--quick", action="store_true", help="few sizes, 3 rounds of 20 ms")
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/kolo-versus", metavar="DIR", help="for peers")
-    parser.add_argument("--out", type=Path, default=root / "target/versus", metavar="DIR", help="for results")
+    add("--rounds", "windows of each contender in a row; by default 7", type=int, metavar="N")
+    add("--window", "a window's milliseconds; by default 40", type=float, metavar="MS")
+    add("--retries", "of disturbed windows; by default 3", 3, type=int, metavar="N")
+    add("--quick", "few sizes, 3 rounds of 20 ms", False, action="store_true")
+    add("--cache", "for peers", Path.home() / ".cache/kolo-versus", type=Path, metavar="DIR")
+    add("--out", "for results", root / "target/versus", type=Path, metavar="DIR")
     given = parser.parse_args(arguments)
     chosen = given.peers if given.peers != ["none"] else []
     for what, values, known in (
@@ -92,17 +100,17 @@ def parse(arguments: list[str], peers: list[str]) -> Options:
         parser.error("there may be 2 to 16 ranks")
     return Options(
         ranks=ranks,
-        transports=given.transports,
-        collectives=given.collectives,
+        transports=list(given.transports),
+        collectives=list(given.collectives),
         sizes=[bytes_ for bytes_ in sizes if given.min <= bytes_ <= given.max],
         peers=default if chosen is None else chosen,
         kolo=[builds(text, number) for number, text in enumerate(given.kolo)],
-        parts=given.parts,
+        parts=list(given.parts),
         rounds=given.rounds or (3 if given.quick else 7),
         milliseconds=given.window or (20 if given.quick else 40),
         retries=given.retries,
-        cache=given.cache,
-        out=given.out,
+        cache=given.cache.resolve(),
+        out=given.out.resolve(),
     )
 
 

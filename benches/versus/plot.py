@@ -24,8 +24,7 @@ IDEAL = "#9a9a9a"
 
 def picture(results: Results) -> str:
     """An SVG with a panel for each collective, number of ranks and transport."""
-    key = lambda row: (row.ranks, row.transport, row.collective)
-    panels = [(*which, list(rows)) for which, rows in groupby(results.rows, key)]
+    panels = [(*which, list(rows)) for which, rows in groupby(results.rows, lambda row: row.table)]
     columns = min(4, max(1, len({collective for _, _, collective, _ in panels})))
     width, height = PANEL
     lines = -(-len(panels) // columns)
@@ -80,21 +79,32 @@ def panel(title: str, rows: list[Row], results: Results) -> str:
         part = (math.log10(min(max(multiple, RANGE[0]), RANGE[1])) - low) / (high - low)
         return height - bottom - part * (height - top - bottom)
 
-    parts = [f'<text x="{left}" y="{top - 10}" font-weight="bold">{escape(title)}: time / best peer\'s</text>']
+    parts = [
+        f'<text x="{left}" y="{top - 10}" font-weight="bold">{escape(title)}: time / best peer\'s</text>'
+    ]
     for multiple in (0.1, 0.2, 0.5, 1, 2, 5, 10):
         stroke = "#444" if multiple == 1 else "#ddd"
-        parts.append(f'<line x1="{left}" y1="{y(multiple):.1f}" x2="{width - right}" y2="{y(multiple):.1f}" stroke="{stroke}"/>')
+        parts.append(
+            f'<line x1="{left}" y1="{y(multiple):.1f}" x2="{width - right}" y2="{y(multiple):.1f}" '
+            f'stroke="{stroke}"/>'
+        )
         parts.append(f'<text x="{left - 6}" y="{y(multiple) + 4:.1f}" text-anchor="end">{multiple:g}</text>')
     last = -1000.0
     for row in rows:
         if x(row.bytes) - last > 44:
             last = x(row.bytes)
-            parts.append(f'<text x="{last:.1f}" y="{height - bottom + 16}" text-anchor="middle">{plain(row.bytes)}</text>')
+            parts.append(
+                f'<text x="{last:.1f}" y="{height - bottom + 16}" text-anchor="middle">'
+                f"{plain(row.bytes)}</text>"
+            )
     for name, style in reversed(styles(results).items()):
-        points = [(x(row.bytes), y(multiple)) for row in rows if (multiple := against_best(row, name, results))]
+        found = [(row.bytes, against_best(row, name, results)) for row in rows]
+        points = [(x(bytes_), y(ratio)) for bytes_, ratio in found if ratio]
         path = " ".join(f"{across:.1f},{up:.1f}" for across, up in points)
         parts.append(f'<polyline points="{path}" fill="none" {style}/>')
-        parts += [f'<circle cx="{across:.1f}" cy="{up:.1f}" r="2" fill="none" {style}/>' for across, up in points]
+        parts += [
+            f'<circle cx="{across:.1f}" cy="{up:.1f}" r="2" fill="none" {style}/>' for across, up in points
+        ]
     return "\n".join(parts)
 
 

@@ -12,6 +12,29 @@ FORMAT = 1
 
 
 @dataclass
+class Digest:
+    """What a reader asks of a row first."""
+
+    best_peer: str | None
+    ideal: str | None
+    to_best_peer: dict[str, float | None]
+    """kolo's time over the best peer's, by kolo's labels."""
+    to_ideal: dict[str, float | None]
+
+    @classmethod
+    def of(cls, row: Row) -> Digest:
+        """The digest of a row."""
+        peer, ideal = row.best("peer"), row.best("ideal")
+        ours = [label for label, series in row.series.items() if series.group == "kolo"]
+        return cls(
+            peer,
+            ideal,
+            {label: row.ratio(label, peer) for label in ours},
+            {label: row.ratio_to_ideal(label, ideal) for label in ours},
+        )
+
+
+@dataclass
 class Results:
     """Everything that a run found."""
 
@@ -36,23 +59,12 @@ class Results:
     waiting: dict[str, dict[str, float]] = field(default_factory=dict)
     """CPU seconds of a rank that waits one second: by transport, by label."""
 
-    def digest(self, row: Row) -> dict[str, object]:
-        """What a reader asks of a row first."""
-        peer, ideal = row.best("peer"), row.best("ideal")
-        ours = [label for label, series in row.series.items() if series.group == "kolo"]
-        return {
-            "best_peer": peer,
-            "ideal": ideal,
-            "to_best_peer": {label: row.ratio(label, peer) for label in ours},
-            "to_ideal": {label: row.ratio_to_ideal(label, ideal) for label in ours},
-        }
-
     def write(self, path: Path) -> None:
         """The whole as JSON."""
         content = {"format": FORMAT, **asdict(self)}
         for listed in ("rows", "dtypes"):
             for row, source in zip(content[listed], getattr(self, listed)):
-                row |= self.digest(source)
+                row |= asdict(Digest.of(source))
                 for label, series in row["series"].items():
                     series["median"] = source.series[label].median
         path.write_text(json.dumps(content, indent=1) + "\n")

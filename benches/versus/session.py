@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +28,8 @@ class Session:
         self.libraries: list[Library] = []
         kolos = [Kolo(prefix, name) for name, prefix in options.kolo] or [Kolo(self._fresh())]
         builder = Builder(folder / "build")
-        for library in [*kolos, Ideal(), *(PEERS[name]() for name in options.peers)]:
+        candidates: list[Library] = [*kolos, Ideal(), *(PEERS[name]() for name in options.peers)]
+        for library in candidates:
             try:
                 library.build(builder, options.cache)
                 self.libraries.append(library)
@@ -48,7 +49,7 @@ class Session:
         return [library.name for library in self.libraries if library.group == group]
 
     @contextmanager
-    def jobs(self, libraries: list[Library], setting: Setting) -> Iterator[list[tuple[Library, Job]]]:
+    def jobs(self, libraries: Sequence[Library], setting: Setting) -> Iterator[list[tuple[Library, Job]]]:
         """All jobs of these libraries, in all their settings; closed at the end."""
         running: list[tuple[Library, Job]] = []
         try:
@@ -57,7 +58,8 @@ class Session:
                     try:
                         job = Job(launch, setting.ranks, self.folder / f"job-{len(running)}", cores())
                     except JobError as error:
-                        self.fail(f"{launch.label}, {setting.ranks} ranks, {setting.transport}, is left out: {error}")
+                        where = f"{setting.ranks} ranks, {setting.transport}"
+                        self.fail(f"{launch.label}, {where}, is left out: {error}")
                         continue
                     self.versions[launch.label] = job.hello[0]["version"]
                     running.append((library, job))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
+from typing import Any
 
 from measure import APART, Row
 from options import plain
-from results import Results
+from results import Digest, Results
 
 NAMES = {
     "all_reduce": "all-reduce",
@@ -30,15 +31,14 @@ def ratio(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def line(row: Row, results: Results) -> str:
+def line(row: Row) -> str:
     """A row in one line: kolo, the best peer, the ideal, and the state of the machine."""
-    found = results.digest(row)
+    found = Digest.of(row)
     parts = [f"{plain(row.bytes):>8}"]
-    for label, value in found["to_best_peer"].items():
+    for label, value in found.to_best_peer.items():
         parts.append(f"{label} {duration(row.series[label].median)}" + (f" ({value:.2f})" if value else ""))
-    for label in (found["best_peer"], found["ideal"]):
-        if label is not None:
-            parts.append(f"{label} {duration(row.series[label].median)}")
+    others = [label for label in (found.best_peer, found.ideal) if label is not None]
+    parts += [f"{label} {duration(row.series[label].median)}" for label in others]
     parts.append(machine_state(row))
     return " | ".join(parts)
 
@@ -48,19 +48,26 @@ def machine_state(row: Row) -> str:
     state = ""
     if row.lines_ns:
         low, high = min(row.lines_ns), max(row.lines_ns)
-        state = f"{low:.0f}-{high:.0f} ns" if high > APART * low else f"{statistics.median(row.lines_ns):.0f} ns"
-    return state + (f", {row.thrown} thrown" if row.thrown else "") + (f", {row.kept} disturbed" if row.kept else "")
+        state = (
+            f"{low:.0f}-{high:.0f} ns" if high > APART * low else f"{statistics.median(row.lines_ns):.0f} ns"
+        )
+    return (
+        state
+        + (f", {row.thrown} thrown" if row.thrown else "")
+        + (f", {row.kept} disturbed" if row.kept else "")
+    )
 
 
 def page(results: Results) -> str:
     """All results as Markdown."""
     parts = [heading(results)]
-    key = lambda row: (row.ranks, row.transport, row.collective)
-    for (ranks, transport, collective), rows in groupby(results.rows, key):
+    for (ranks, transport, collective), rows in groupby(results.rows, lambda row: row.table):
         parts.append(f"\n## {NAMES[collective]}, {ranks} ranks, {transport}\n")
         parts.append(speeds(list(rows), results))
     if results.dtypes:
-        parts += [f"\n## Types: kolo's all-reduce, {results.dtypes[0].ranks} ranks, GB/s (and per cent of f32's)\n"]
+        parts += [
+            f"\n## Types: kolo's all-reduce, {results.dtypes[0].ranks} ranks, GB/s (and per cent of f32's)\n"
+        ]
         parts.append(types(results.dtypes))
     parts += other(
         "From the start of the launcher to its end, with one small all-reduce",
@@ -78,11 +85,12 @@ def heading(results: Results) -> str:
     machine = results.machine
     lines = [
         "# kolo and its peers\n",
-        f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, {machine['date']}. f32 sums; sizes "
-        f"are those of the whole vector. Times are medians of {results.rounds} rounds of "
-        f"{results.milliseconds:.0f} ms, of the slowest rank, with buffers rewritten and read between operations; "
-        "ratios are medians of the rounds' ratios. Each library's best setting counts. `line`: a cache line's round "
-        "trip between the cores; windows thrown away because others were busy; those that stayed disturbed.\n",
+        f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, {machine['date']}. f32 sums; "
+        f"sizes are those of the whole vector. Times are medians of {results.rounds} rounds of "
+        f"{results.milliseconds:.0f} ms, of the slowest rank, with buffers rewritten and read between "
+        "operations; ratios are medians of the rounds' ratios. Each library's best setting counts. `line`: a "
+        "cache line's round trip between the cores; windows thrown away because others were busy; those that "
+        "stayed disturbed.\n",
     ]
     lines += [f"- {label}: {version}" for label, version in results.versions.items()]
     lines += [f"- left out: {text}" for text in results.left_out]
@@ -97,21 +105,21 @@ def grid(head: list[str], rows: Iterable[list[str]]) -> str:
 
 def speeds(rows: list[Row], results: Results) -> str:
     """Times by size and library; then kolo's ratios."""
-    ours = list(dict.fromkeys(label for row in rows for label in results.digest(row)["to_best_peer"]))
+    ours = list(dict.fromkeys(label for row in rows for label in Digest.of(row).to_best_peer))
     theirs = [name for name in (*results.peers, "ideal") if any(row.best(name) for row in rows)]
     ratios = [label for label in ours if " in place" not in label]
     head = ["bytes", *ours, *theirs]
     head += [f"{label} / best peer" for label in ratios] + [f"{label} / ideal" for label in ratios] + ["line"]
     table = []
     for row in rows:
-        found = results.digest(row)
+        found = Digest.of(row)
         cells = [plain(row.bytes)]
         cells += [duration(row.series[label].median) if label in row.series else "-" for label in ours]
         for name in theirs:
             best = row.best(name)
             cells.append("-" if best is None else duration(row.series[best].median))
-        cells += [ratio(found["to_best_peer"].get(label)) for label in ratios]
-        cells += [ratio(found["to_ideal"].get(label)) for label in ratios]
+        cells += [ratio(found.to_best_peer.get(label)) for label in ratios]
+        cells += [ratio(found.to_ideal.get(label)) for label in ratios]
         table.append([*cells, machine_state(row)])
     return grid(head, table)
 
@@ -130,12 +138,16 @@ def types(rows: list[Row]) -> str:
     return grid(["bytes", *labels, "line"], table)
 
 
-def other(title: str, found: dict, column: str, say: Callable[[float], str]) -> list[str]:
+def other(
+    title: str, found: Mapping[Any, Mapping[str, float]], column: str, say: Callable[[float], str]
+) -> list[str]:
     """A table with a row for each number of ranks or transport, and a column for each label."""
     if not found:
         return []
     labels = list(dict.fromkeys(label for values in found.values() for label in values))
-    rows = [[str(key), *(say(v[label]) if label in v else "-" for label in labels)] for key, v in found.items()]
+    rows = [
+        [str(key), *(say(v[label]) if label in v else "-" for label in labels)] for key, v in found.items()
+    ]
     return [f"\n## {title}\n", grid([column, *labels], rows)]
 
 

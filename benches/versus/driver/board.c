@@ -40,8 +40,10 @@ bool barrier_wait(struct barrier *barrier, int size, bool crowded, const atomic_
   for (unsigned spins = 0; atomic_load(&barrier->generation) == generation; spins++) {
     if (atomic_load(failed)) return false;
     /* A rank per core need not yield, unless somebody else has its peer's core. */
-    if (crowded || spins > 100000) sched_yield();
-    else relax();
+    if (crowded || spins > 100000)
+      sched_yield();
+    else
+      relax();
   }
   return !atomic_load(failed);
 }

@@ -1,4 +1,5 @@
-// oneCCL, by its C++ interface. The ranks meet through a key-value store whose address rank 0 leaves on the board.
+// oneCCL, by its C++ interface. The ranks meet through a key-value store whose address rank 0 leaves on the
+// board.
 #include "adaptor.h"
 
 #include <atomic>
@@ -69,28 +70,31 @@ const char *version() {
 
 int all_reduce(const struct call *c) {
   return guarded([=] {
-    ccl::allreduce(c->input, c->output, c->count, ccl::datatype::float32, ccl::reduction::sum, *communicator).wait();
+    ccl::allreduce(c->input, c->output, c->count, ccl::datatype::float32, ccl::reduction::sum, *communicator)
+        .wait();
   });
 }
 
 int all_gather(const struct call *c) {
-  return guarded([=] {
-    ccl::allgather(c->input, c->output, c->count, ccl::datatype::float32, *communicator).wait();
-  });
+  return guarded(
+      [=] { ccl::allgather(c->input, c->output, c->count, ccl::datatype::float32, *communicator).wait(); });
 }
 
 int reduce_scatter(const struct call *c) {
   return guarded([=] {
-    ccl::reduce_scatter(c->input, c->output, c->count, ccl::datatype::float32, ccl::reduction::sum, *communicator)
+    ccl::reduce_scatter(c->input, c->output, c->count, ccl::datatype::float32, ccl::reduction::sum,
+                        *communicator)
         .wait();
   });
 }
 
 int broadcast(const struct call *c) {
-  return guarded([=] { ccl::broadcast(c->output, c->count, ccl::datatype::float32, 0, *communicator).wait(); });
+  return guarded(
+      [=] { ccl::broadcast(c->output, c->count, ccl::datatype::float32, 0, *communicator).wait(); });
 }
 
 } // namespace
 
 extern "C" const struct adaptor adaptor = {
-    start, finish, error, version, {all_reduce, all_gather, reduce_scatter, broadcast}, nullptr, nullptr, nullptr};
+    start,   finish,  error,  version, {all_reduce, all_gather, reduce_scatter, broadcast},
+    nullptr, nullptr, nullptr};

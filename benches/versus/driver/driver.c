@@ -73,7 +73,8 @@ static long footprint(void) {
 
 static void answer_error(FILE *out, const char *text) {
   fputs("{\"error\": \"", out);
-  for (; *text != '\0'; text++) fputc(*text == '"' || *text == '\\' || (unsigned char)*text < ' ' ? ' ' : *text, out);
+  for (; *text != '\0'; text++)
+    fputc(*text == '"' || *text == '\\' || (unsigned char)*text < ' ' ? ' ' : *text, out);
   fputs("\"}\n", out);
 }
 
@@ -105,8 +106,8 @@ static void command_window(const struct job *job, const char *line, FILE *out) {
     answer_error(out, error);
     return;
   }
-  fprintf(out, "{\"loop\": %.12g, \"bare\": %.12g, \"repeats\": %lu, \"batches\": %u}\n", times.loop, times.bare,
-          times.repeats, times.batches);
+  fprintf(out, "{\"loop\": %.12g, \"bare\": %.12g, \"repeats\": %lu, \"batches\": %u}\n", times.loop,
+          times.bare, times.repeats, times.batches);
 }
 
 static double cpu_seconds(void) {
@@ -130,18 +131,23 @@ static void command_late(const struct job *job, const char *line, FILE *out) {
   double before = cpu_seconds();
   if (error == NULL) error = small_all_reduce();
   double spent = cpu_seconds() - before;
-  if (error != NULL) answer_error(out, error);
-  else fprintf(out, "{\"cpu\": %.9g}\n", spent);
+  if (error != NULL)
+    answer_error(out, error);
+  else
+    fprintf(out, "{\"cpu\": %.9g}\n", spent);
 }
 
 static void serve(const struct job *job, FILE *in, FILE *out) {
   char line[512];
   while (fgets(line, sizeof line, in) != NULL && strncmp(line, "quit", 4) != 0) {
-    if (strncmp(line, "window ", 7) == 0) command_window(job, line, out);
-    else if (strncmp(line, "late ", 5) == 0) command_late(job, line, out);
+    if (strncmp(line, "window ", 7) == 0)
+      command_window(job, line, out);
+    else if (strncmp(line, "late ", 5) == 0)
+      command_late(job, line, out);
     else if (strncmp(line, "line", 4) == 0)
       fprintf(out, "{\"line\": %.6g}\n", board_line(job->board, job->rank, 0, job->size - 1));
-    else answer_error(out, "no such command");
+    else
+      answer_error(out, "no such command");
     fflush(out);
   }
 }
@@ -180,8 +186,8 @@ int main(int argc, char **argv) {
   long after = footprint();
   FILE *in = channel(argv[1], job.rank, "in", "r"), *out = channel(argv[1], job.rank, "out", "w");
   if (in == NULL || out == NULL) return fail(argv[1], strerror(errno));
-  fprintf(out, "{\"pid\": %d, \"version\": \"%s\", \"footprint_kib\": %ld}\n", (int)getpid(), adaptor.version(),
-          after - before);
+  fprintf(out, "{\"pid\": %d, \"version\": \"%s\", \"footprint_kib\": %ld}\n", (int)getpid(),
+          adaptor.version(), after - before);
   fflush(out);
   serve(&job, in, out);
   return leave();

@@ -1,6 +1,6 @@
 """gloo as torch's users have it: the driver, as a library, calls back into torch.distributed.
 
-    gloo.py LIBRARY FOLDER CORES [once]
+gloo.py LIBRARY FOLDER CORES [once]
 """
 
 from __future__ import annotations

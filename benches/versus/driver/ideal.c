@@ -1,5 +1,5 @@
-/* No library, but a yardstick: one fused pass over shared buffers by all ranks at once. Two barriers stand around
- * it, so that results are right; they are not counted (`uncounted`).
+/* No library, but a yardstick: one fused pass over shared buffers by all ranks at once. Two barriers stand
+ * around it, so that results are right; they are not counted (`uncounted`).
  *
  * VERSUS_IDEAL names the form:
  *
@@ -151,15 +151,23 @@ static inline __attribute__((always_inline)) void pass_of(float *const *to, int 
 /* The same, with the common numbers of sources and targets known to the compiler. */
 static void pass(float *const *to, int tos, const float *const *from, int froms, size_t first, size_t last) {
   if (streaming) {
-    if (tos == 1 && froms == 1) pass_of(to, 1, from, 1, first, last, true);
-    else if (tos == 1 && froms == 2) pass_of(to, 1, from, 2, first, last, true);
-    else if (tos == 2 && froms == 2) pass_of(to, 2, from, 2, first, last, true);
-    else pass_of(to, tos, from, froms, first, last, true);
+    if (tos == 1 && froms == 1)
+      pass_of(to, 1, from, 1, first, last, true);
+    else if (tos == 1 && froms == 2)
+      pass_of(to, 1, from, 2, first, last, true);
+    else if (tos == 2 && froms == 2)
+      pass_of(to, 2, from, 2, first, last, true);
+    else
+      pass_of(to, tos, from, froms, first, last, true);
   } else {
-    if (tos == 1 && froms == 1) pass_of(to, 1, from, 1, first, last, false);
-    else if (tos == 1 && froms == 2) pass_of(to, 1, from, 2, first, last, false);
-    else if (tos == 2 && froms == 2) pass_of(to, 2, from, 2, first, last, false);
-    else pass_of(to, tos, from, froms, first, last, false);
+    if (tos == 1 && froms == 1)
+      pass_of(to, 1, from, 1, first, last, false);
+    else if (tos == 1 && froms == 2)
+      pass_of(to, 1, from, 2, first, last, false);
+    else if (tos == 2 && froms == 2)
+      pass_of(to, 2, from, 2, first, last, false);
+    else
+      pass_of(to, tos, from, froms, first, last, false);
   }
 }
 
@@ -219,8 +227,10 @@ static int broadcast(const struct call *c) {
   if (!meet()) return 1;
   everybody(c->output, everyone);
   if (!own) slice(c->count, &first, &last);
-  if (!own) pass(&everyone[1], size - 1, (const float *const *)everyone, 1, first, last);
-  else if (rank != 0) pass(&mine, 1, (const float *const *)everyone, 1, first, last);
+  if (!own)
+    pass(&everyone[1], size - 1, (const float *const *)everyone, 1, first, last);
+  else if (rank != 0)
+    pass(&mine, 1, (const float *const *)everyone, 1, first, last);
   return !meet();
 }
 

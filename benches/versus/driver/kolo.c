@@ -6,7 +6,8 @@
 
 static struct kolo_comm *comm;
 
-static const enum kolo_dtype TYPES[] = {[F32] = KOLO_F32, [F16] = KOLO_F16, [BF16] = KOLO_BF16, [F8E4M3] = KOLO_F8E4M3};
+static const enum kolo_dtype TYPES[] = {
+    [F32] = KOLO_F32, [F16] = KOLO_F16, [BF16] = KOLO_BF16, [F8E4M3] = KOLO_F8E4M3};
 
 static int start(int rank, int size, void *scratch, size_t scratch_bytes) {
   (void)scratch, (void)scratch_bytes;
@@ -17,7 +18,8 @@ static int start(int rank, int size, void *scratch, size_t scratch_bytes) {
 static int finish(void) { return kolo_finalize(comm) != KOLO_OK; }
 
 static int all_reduce(const struct call *call) {
-  return kolo_all_reduce(comm, call->input, call->output, call->count, TYPES[call->dtype], KOLO_SUM) != KOLO_OK;
+  return kolo_all_reduce(comm, call->input, call->output, call->count, TYPES[call->dtype], KOLO_SUM) !=
+         KOLO_OK;
 }
 
 static int all_gather(const struct call *call) {
@@ -25,7 +27,8 @@ static int all_gather(const struct call *call) {
 }
 
 static int reduce_scatter(const struct call *call) {
-  return kolo_reduce_scatter(comm, call->input, call->output, call->count, TYPES[call->dtype], KOLO_SUM) != KOLO_OK;
+  return kolo_reduce_scatter(comm, call->input, call->output, call->count, TYPES[call->dtype], KOLO_SUM) !=
+         KOLO_OK;
 }
 
 static int broadcast(const struct call *call) {

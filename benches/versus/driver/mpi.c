@@ -43,7 +43,8 @@ static const char *version(void) {
 }
 
 static int all_reduce(const struct call *c) {
-  return (status = MPI_Allreduce(c->input, c->output, (int)c->count, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD)) != 0;
+  return (status = MPI_Allreduce(c->input, c->output, (int)c->count, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD)) !=
+         0;
 }
 
 static int all_gather(const struct call *c) {

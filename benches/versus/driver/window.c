@@ -2,8 +2,8 @@
  *
  *     for each operation:   rewrite the whole input; operate; read the whole output
  *
- * in batches of about a millisecond, which all ranks begin together. A batch takes as long as its slowest rank.
- * The same loop without the operation is measured too, and subtracted by whoever reads the result.
+ * in batches of about a millisecond, which all ranks begin together. A batch takes as long as its slowest
+ * rank. The same loop without the operation is measured too, and subtracted by whoever reads the result.
  *
  *   check      two operations, every element compared (when asked)
  *   calibrate  1, 2, 4, ... operations until a batch takes a quarter of a millisecond; also warms up
@@ -67,8 +67,10 @@ static void *obtain(struct state *s, int index, size_t bytes) {
 static void release(struct state *s) {
   for (int index = 0; index < 2; index++) {
     if (s->memory[index] == NULL) continue;
-    if (library(s->window->placement)) adaptor.release(s->memory[index]);
-    else munmap(s->memory[index], s->memory_bytes[index]);
+    if (library(s->window->placement))
+      adaptor.release(s->memory[index]);
+    else
+      munmap(s->memory[index], s->memory_bytes[index]);
   }
 }
 
@@ -250,8 +252,7 @@ static const char *measure(struct state *s, struct times *times) {
   if (error == NULL)
     error = batches(s, operate, times->repeats, s->window->seconds * 2 / 3, &times->loop, &times->batches);
   if (error == NULL) error = settle(s, 0);
-  if (error == NULL)
-    error = batches(s, idle, times->repeats, s->window->seconds / 3, &times->bare, &ignored);
+  if (error == NULL) error = batches(s, idle, times->repeats, s->window->seconds / 3, &times->bare, &ignored);
   return error;
 }
 

@@ -16,15 +16,15 @@ struct window {
   enum collective collective;
   enum placement placement;
   enum dtype dtype;
-  size_t bytes; /* of the whole vector */
+  size_t bytes;   /* of the whole vector */
   double seconds; /* how long to measure */
   bool check;     /* whether to compare each element first */
 };
 
 /* Seconds of one operation: medians over batches of the slowest rank's time. */
 struct times {
-  double loop; /* rewrite the input, operate, read the output */
-  double bare; /* the same without the operation */
+  double loop;           /* rewrite the input, operate, read the output */
+  double bare;           /* the same without the operation */
   unsigned long repeats; /* operations in a batch */
   unsigned batches;
 };
