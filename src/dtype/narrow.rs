@@ -52,14 +52,8 @@ const F16: Format = Format {
     nan: 0x7e00,
     special: 0x7c00,
 };
-pub(crate) const E5M2: Format = Format {
-    mantissa: 2,
-    bias: 15,
-    largest: 57344f32.to_bits(),
-    infinity: 0x7c,
-    nan: 0x7e,
-    special: 0x7c,
-};
+pub(crate) const E5M2: Format =
+    Format { mantissa: 2, bias: 15, largest: 57344f32.to_bits(), infinity: 0x7c, nan: 0x7e, special: 0x7c };
 pub(crate) const E4M3: Format =
     Format { mantissa: 3, bias: 7, largest: 448f32.to_bits(), infinity: 0x7e, nan: 0x7f, special: 0x7f };
 

@@ -55,13 +55,22 @@ pub struct Engine {
     /// The most payload bytes of a message; the same on all ranks.
     slot: usize,
     patience: Patience,
+    /// Outputs of so many bytes are written past the caches.
+    streams_from: usize,
     abort: Arc<AtomicBool>,
 }
 
 impl Engine {
     /// An engine without links.
-    pub fn new(bell: Arc<Bell>, slot: usize, patience: Patience, abort: Arc<AtomicBool>) -> Self {
-        Self { links: Links::default(), bell, scratch: Scratch::default(), slot, patience, abort }
+    pub fn new(
+        bell: Arc<Bell>,
+        slot: usize,
+        patience: Patience,
+        streams_from: usize,
+        abort: Arc<AtomicBool>,
+    ) -> Self {
+        let (links, scratch) = (Links::default(), Scratch::default());
+        Self { links, bell, scratch, slot, patience, streams_from, abort }
     }
 
     /// What peers ring.
@@ -111,7 +120,7 @@ impl Engine {
         request: &Request<'_>,
         then: impl FnOnce(&Ride<'_>) -> R,
     ) -> R {
-        let Self { links, scratch, slot, bell, patience, abort } = self;
+        let Self { links, scratch, slot, bell, patience, streams_from, abort } = self;
         let size = request.signature.dtype.size();
         route.survey(&request.shape, size, *slot);
         let drawn;
@@ -125,7 +134,8 @@ impl Engine {
         if route.plan.scratch > 0 {
             scratch.ensure(extents.bank() * usize::from(route.plan.scratch));
         }
-        let call = Call { request, extents, scratch: scratch.view() };
+        let streams = request.output.len() >= *streams_from && !request.output.same_place(request.input);
+        let call = Call { request, extents, scratch: scratch.view(), streams };
         then(&Ride { route, links, call, bell, abort, patience: *patience })
     }
 
