@@ -19,7 +19,7 @@ BOARD_BYTES = 1 << 20
 """Room for `struct board` of driver/board.h; what is not used costs nothing."""
 
 START_SECONDS = 60
-ANSWER_SECONDS = 120
+ANSWER_SECONDS = 60
 QUIT_SECONDS = 10
 TERM_SECONDS = 2
 BYSTANDER = "another rank failed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,7 +17,9 @@ as the options say; then it counts, and is marked."""
 APART = 3.0
 """How much longer a cache line's round trip is when the host has moved the cores apart."""
 HOPELESS = 4.0
-"""A setting that takes this many times the best of its group is asked in the first round only."""
+"""A setting that takes this many times the best of its group is asked in the first round only..."""
+TOO_LONG = 1.5
+"""...and not for larger sizes if that window took more than this many seconds."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Series:
     """What the loop takes without the operation; it is subtracted already."""
     foreign: list[float] = field(default_factory=list)
     """The part of the cores that others used."""
+    took: float = 0.0
+    """Seconds of the last window, all in all."""
     repeats: int = 0
     """Operations in a batch, in the last round."""
 
@@ -83,6 +88,12 @@ class Row:
         found = {label: one.median for label, one in self.series.items() if whose in (one.group, one.library)}
         return min(found, key=found.__getitem__) if found else None
 
+    def hopeless(self, label: str) -> bool:
+        """Whether this contender is far behind the best of its group; builds of kolo never are."""
+        mine = self.series[label]
+        best = min(series.seconds[0] for series in self.series.values() if series.group == mine.group)
+        return mine.group != "kolo" and mine.seconds[0] > HOPELESS * best
+
     def ratio(self, label: str, other: str | None) -> float | None:
         """The median of the rounds' ratios of two contenders."""
         if other is None or label not in self.series:
@@ -109,6 +120,7 @@ class Meter:
         self.contenders = contenders
         self.options = options
         self.report = report
+        self.given_up: set[tuple[str, str]] = set()
         self.watch = Watch({pid for contender in contenders for pid in contender.job.family()})
 
     def fill(self, row: Row) -> Row:
@@ -120,6 +132,9 @@ class Meter:
             self._rounds(row)
             if not row.lines_ns or max(row.lines_ns) < APART * min(row.lines_ns):
                 break
+        for label, series in row.series.items():
+            if series.took > TOO_LONG and row.hopeless(label):
+                self.given_up.add((label, row.collective))
         return row
 
     def _rounds(self, row: Row) -> None:
@@ -133,7 +148,7 @@ class Meter:
                 row.lines_ns.append(line)
             first = turn % max(1, len(contenders))  # another one begins in each round
             for contender in contenders[first:] + contenders[:first]:
-                if contender in self.contenders and not self._hopeless(row, contender):
+                if self._asked(row, contender):
                     self._window(row, contender)
 
     def _line(self) -> float | None:
@@ -144,12 +159,11 @@ class Meter:
                 self._drop(self.contenders[0], str(error))
         return None
 
-    def _hopeless(self, row: Row, contender: Contender) -> bool:
-        series = row.series.get(contender.label)
-        if series is None or contender.group == "kolo":
+    def _asked(self, row: Row, contender: Contender) -> bool:
+        """Whether a contender still takes part in this row."""
+        if contender not in self.contenders or (contender.label, row.collective) in self.given_up:
             return False
-        best = min(one.seconds[0] for one in row.series.values() if one.group == contender.group)
-        return series.seconds[0] > HOPELESS * best
+        return contender.label not in row.series or not row.hopeless(contender.label)
 
     def _window(self, row: Row, contender: Contender) -> None:
         series = row.series.get(contender.label, Series(contender.library, contender.group))
@@ -158,6 +172,7 @@ class Meter:
         question = f"window {what} {self.options.milliseconds} {check}"
         for attempt in range(self.options.retries + 1):
             self.watch.begin()
+            begin = time.monotonic()
             try:
                 answer = contender.job.ask(question)[0]
             except JobError as error:
@@ -173,6 +188,7 @@ class Meter:
         series.seconds.append(max(answer["loop"] - answer["bare"], 0.0))
         series.bare.append(answer["bare"])
         series.foreign.append(round(foreign, 4))
+        series.took = round(time.monotonic() - begin, 3)
         series.repeats = answer["repeats"]
         row.series[contender.label] = series
 

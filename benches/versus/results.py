@@ -20,6 +20,8 @@ class Digest:
     to_best_peer: dict[str, float | None]
     """kolo's time over the best peer's, by kolo's labels."""
     to_ideal: dict[str, float | None]
+    to_ordinary: dict[str, float | None]
+    """The time in memory of `kolo_alloc` over the time in ordinary memory, by the latter's labels."""
 
     @classmethod
     def of(cls, row: Row) -> Digest:
@@ -31,6 +33,7 @@ class Digest:
             ideal,
             {label: row.ratio(label, peer) for label in ours},
             {label: row.ratio_to_ideal(label, ideal) for label in ours},
+            {label: row.ratio(f"{label} alloc", label) for label in ours if f"{label} alloc" in ours},
         )
 
 

@@ -105,23 +105,22 @@ def grid(head: list[str], rows: Iterable[list[str]]) -> str:
 
 def speeds(rows: list[Row], results: Results) -> str:
     """Times by size and library; then kolo's ratios."""
-    ours = list(dict.fromkeys(label for row in rows for label in Digest.of(row).to_best_peer))
+    found = [Digest.of(row) for row in rows]
+    ours = list(dict.fromkeys(label for digest in found for label in digest.to_best_peer))
+    ordinary = list(dict.fromkeys(label for digest in found for label in digest.to_ordinary))
     theirs = [name for name in (*results.peers, "ideal") if any(row.best(name) for row in rows)]
-    ratios = [label for label in ours if " in place" not in label]
     head = ["bytes", *ours, *theirs]
-    head += [f"{label} / best peer" for label in ratios] + [f"{label} / ideal" for label in ratios] + ["line"]
+    for label in ordinary:
+        head += [f"{label} / best peer", f"{label} / ideal", f"{label} alloc / {label}"]
     table = []
-    for row in rows:
-        found = Digest.of(row)
-        cells = [plain(row.bytes)]
-        cells += [duration(row.series[label].median) if label in row.series else "-" for label in ours]
-        for name in theirs:
-            best = row.best(name)
-            cells.append("-" if best is None else duration(row.series[best].median))
-        cells += [ratio(found.to_best_peer.get(label)) for label in ratios]
-        cells += [ratio(found.to_ideal.get(label)) for label in ratios]
+    for row, digest in zip(rows, found):
+        times = [row.series.get(label or "") for label in (*ours, *(row.best(name) for name in theirs))]
+        cells = [plain(row.bytes), *("-" if series is None else duration(series.median) for series in times)]
+        for label in ordinary:
+            found_here = (digest.to_best_peer, digest.to_ideal, digest.to_ordinary)
+            cells += [ratio(ratios.get(label)) for ratios in found_here]
         table.append([*cells, machine_state(row)])
-    return grid(head, table)
+    return grid([*head, "line"], table)
 
 
 def types(rows: list[Row]) -> str:
