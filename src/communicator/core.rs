@@ -107,7 +107,7 @@ impl Core {
         abort: Arc<AtomicBool>,
     ) -> Result<Self> {
         let patience = context.patience();
-        let engine = Engine::new(Bell::new()?, context.slot(), patience, context.streams_from(), abort);
+        let engine = Engine::new(Bell::new()?, context.slot(), patience, abort);
         let choice = Choice::default();
         Ok(Self {
             context,

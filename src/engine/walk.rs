@@ -406,8 +406,13 @@ impl<'c> Moving<'_, 'c> {
         let finish = self.step.finish;
         match (from, self.call.request.reducer) {
             ([first, ..], _) if first.is_empty() => {}
-            ([source], None) => kernel::copy(into, *source),
-            ([source], Some(_)) if !finish => kernel::copy(into, *source),
+            ([source], reducer) if reducer.is_none() || !finish => match into {
+                // What lies in its place already is not stored anew.
+                [stored, to @ ..] if stored.same_place(*source) && !to.is_empty() => {
+                    kernel::copy(to, *source)
+                }
+                _ => kernel::copy(into, *source),
+            },
             (_, Some(reducer)) => reducer.fold(into, from, finish),
             (_, None) => unreachable!("the prover refuses plans that combine where the collective does not"),
         }
