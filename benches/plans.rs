@@ -21,7 +21,7 @@ fn choices() {
         for ranks in [2, 4, 8, 64, 512, 4096] {
             let machine = Machine {
                 core: Core { step_ns: 15, copy_per_us: 12_000, reduce_per_us: 10_000 },
-                host: Host { cores: ranks as u32, memory_per_us: 40_000, network_per_us: 3_000 },
+                host: Host { memory_per_us: 40_000, network_per_us: 3_000 },
                 credit: 4,
                 ..Machine::textbook(ranks, |_, _| Cost { latency_ns: 120, bytes_per_us: 20_000 })
             };

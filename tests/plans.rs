@@ -30,6 +30,14 @@ fn at_roots(kind: CollectiveKind, ranks: usize) -> Vec<Collective> {
     roots.into_iter().map(|root| kind.at(root)).collect()
 }
 
+/// The hosts worth telling apart: with a core for each rank, and with fewer where that makes a difference.
+fn topologies(algorithm: &dyn Algorithm, ranks: usize) -> Vec<Topology> {
+    let mut cores = if algorithm.uses_board() { vec![ranks, ranks / 2, 3, 2, 1] } else { vec![ranks] };
+    cores.retain(|&cores| 0 < cores && cores <= ranks);
+    cores.dedup();
+    cores.into_iter().map(|cores| Topology::one_host(ranks).with_cores(cores)).collect()
+}
+
 fn plans(algorithm: &dyn Algorithm, collective: Collective, ranks: usize) -> Vec<Plan> {
     algorithm::plans(algorithm, collective, &Topology::one_host(ranks)).expect("it does this collective")
 }
@@ -47,14 +55,16 @@ fn every_algorithm_is_proved_from_1_to_64_ranks() {
     let mut count = 0;
     for (algorithm, kind) in cases() {
         for ranks in 1..=64 {
-            for collective in at_roots(kind, ranks) {
-                let plans = plans(algorithm, collective, ranks);
+            let hosts = topologies(algorithm, ranks);
+            let cases = at_roots(kind, ranks).into_iter().flat_map(|at| hosts.iter().map(move |on| (at, on)));
+            for (collective, topology) in cases {
+                let plans = algorithm::plans(algorithm, collective, topology).expect("it does this");
                 let proof = proved(algorithm, collective, &plans);
                 let case = format!("{} {collective:?} of {ranks}: {proof}", algorithm.name());
                 assert!(proof.ordered, "{case}");
                 assert!(proof.rank_order || !algorithm.rank_order(kind), "{case}");
                 assert_eq!(proof.lends, plans[0].lends, "{case}");
-                assert_eq!(widest(&plans), plans[0].width, "{case}");
+                assert!(plans[0].width == 0 || widest(&plans) == plans[0].width, "{case}");
                 count += 1;
             }
         }

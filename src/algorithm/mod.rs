@@ -6,6 +6,7 @@
 //! where each rank has one: N/n), α the latency of a message, β the time per byte that crosses, γ the
 //! time per byte reduced.
 
+mod board;
 mod bruck;
 pub mod choose;
 mod direct;
@@ -40,6 +41,12 @@ pub trait Algorithm: Sync {
         false
     }
 
+    /// Whether its ranks leave blocks for each other on a board: then it has plans only where all ranks can
+    /// share memory.
+    fn uses_board(&self) -> bool {
+        false
+    }
+
     /// The simple steps of `rank`, one of two or more, for a collective that it does.
     fn write(&self, collective: Collective, rank: usize, topology: &Topology) -> Builder;
 
@@ -50,7 +57,8 @@ pub trait Algorithm: Sync {
 
     /// The plan of `rank` as it was written.
     fn simple(&self, collective: Collective, rank: usize, topology: &Topology) -> Option<Plan> {
-        self.does(collective.kind).then(|| match topology.size() {
+        let does = self.does(collective.kind) && (!self.uses_board() || topology.has_board());
+        does.then(|| match topology.size() {
             1 => alone(collective).simple(),
             _ => self.write(collective, rank, topology).simple(),
         })
@@ -66,6 +74,7 @@ pub const ALL: &[&dyn Algorithm] = &[
     &halving::Halving,
     &ring::Ring,
     &pairwise::Pairwise,
+    &board::Board,
 ];
 
 /// The algorithm of that name.

@@ -1,5 +1,6 @@
 //! What the communicators of one rank share: where the others are, and how to reach them.
 
+use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
 
 use super::Communicator;
@@ -11,11 +12,11 @@ use crate::config::Config;
 use crate::engine::{Patience, Port};
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
-use crate::memory::Bell;
+use crate::memory::{Bell, Region};
 use crate::plan::{Core, Host, Machine};
 use crate::topology::{Cost, Topology};
 use crate::transport::local::Hub;
-use crate::transport::{self, Link, Meeting, Transport};
+use crate::transport::{self, HANDOVER, Link, Meeting, Transport};
 
 /// What crossing between two ranks of a communicator costs.
 pub(super) type Costs = Box<dyn Fn(usize, usize) -> Cost>;
@@ -67,9 +68,52 @@ impl Context {
         bell: &Arc<Bell>,
         deadline: Deadline,
     ) -> Result<Box<dyn Link>> {
+        let meeting = self.meeting(group, port, bell, deadline);
+        let transport = self.transport(meeting.peer)?;
+        transport.connect(&meeting).map_err(|error| error.with(port.peer as usize))
+    }
+
+    /// Memory of `len` zero bytes that all ranks of a communicator see. All of them call it; the first one
+    /// makes it.
+    pub(super) fn share(
+        &self,
+        group: &Group,
+        len: usize,
+        bell: &Arc<Bell>,
+        deadline: Deadline,
+    ) -> Result<Region> {
+        let with = |rank: u32| {
+            let port = Port { peer: rank, channel: HANDOVER };
+            let meeting = self.meeting(group, port, bell, deadline);
+            let blame = move |error: Error| error.with(rank as usize);
+            match self.transport(meeting.peer).map(|transport| transport.handover()) {
+                Ok(Some(handover)) => Ok((meeting, handover, blame)),
+                Ok(None) => Err(blame(Error::new(Kind::System, "no memory can be shared with it"))),
+                Err(error) => Err(blame(error)),
+            }
+        };
+        if group.rank > 0 {
+            let (meeting, handover, blame) = with(0)?;
+            let taken = handover.take(&meeting).and_then(|fd| Region::open(fd.as_fd(), len));
+            return taken.map_err(blame);
+        }
+        let (region, fd) = Region::create("kolo-board", len)?;
+        for rank in 1..group.members.len() as u32 {
+            let (meeting, handover, blame) = with(rank)?;
+            handover.give(&meeting, fd.as_fd()).map_err(blame)?;
+        }
+        Ok(region)
+    }
+
+    fn meeting<'a>(
+        &'a self,
+        group: &Group,
+        port: Port,
+        bell: &'a Arc<Bell>,
+        deadline: Deadline,
+    ) -> Meeting<'a> {
         let peer = group.members[port.peer as usize] as usize;
-        let transport = self.transport(peer)?;
-        let meeting = Meeting {
+        Meeting {
             me: self.me,
             peer,
             communicator: group.id,
@@ -78,8 +122,7 @@ impl Context {
             door: &self.door,
             bell,
             deadline,
-        };
-        transport.connect(&meeting).map_err(|error| error.with(port.peer as usize))
+        }
     }
 
     fn transport(&self, peer: usize) -> Result<&dyn Transport> {
@@ -102,7 +145,7 @@ impl Context {
             topology: group.topology.clone(),
             cost: Box::new(cost),
             core: Core::MEASURED,
-            host: Host { cores: self.cores, ..Host::MEASURED },
+            host: Host::MEASURED,
             slot: self.slot() as u32,
             credit: 4,
             lends: false,
@@ -151,6 +194,17 @@ fn smallest_slot(roster: &Roster, transports: &[Box<dyn Transport>]) -> usize {
         (0..nodes.len()).filter(move |&rank| rank != leader).filter_map(with)
     });
     used.map(|transport| transport.slot()).min().unwrap_or(LONELY_SLOT)
+}
+
+/// Whether all ranks of a host can share memory. What connects two ranks depends on their hosts, so it is
+/// enough to ask about each rank and the first one of its host.
+fn shares_memory(roster: &Roster, transports: &[Box<dyn Transport>]) -> bool {
+    let Roster { nodes, hosts } = roster;
+    hosts.iter().enumerate().filter(|(rank, host)| *rank != **host as usize).all(|(rank, &host)| {
+        let first = &nodes[host as usize];
+        let transport = transports.iter().find(|transport| transport.reach(first, &nodes[rank]).is_ok());
+        transport.is_some_and(|transport| transport.handover().is_some())
+    })
 }
 
 /// The fewest cores that any rank may use; all ranks agree on it.
@@ -233,7 +287,9 @@ impl Communicator {
     ) -> Result<Self> {
         let context = Context::join(bootstrap, config, transports)?;
         let (rank, size) = (bootstrap.rank(), bootstrap.size());
-        let topology = Topology::new(context.roster.hosts.clone());
+        let topology = Topology::new(context.roster.hosts.clone())
+            .with_cores(context.cores as usize)
+            .sharing_memory(shares_memory(&context.roster, &context.transports));
         let group = Group { id: 0, rank, members: (0..size as u32).collect(), topology };
         Self::new(Arc::new(context), group, Settings::of(config)?)
     }

@@ -9,7 +9,9 @@ use super::choice::{self, Choice, Explanation, Settings};
 use super::context::Context;
 use crate::algorithm;
 use crate::algorithm::choose::Needs;
-use crate::engine::{Engine, Request, Ride, Route, Routine, Shape, Signature, Wait, Walk, aborted, mix};
+use crate::engine::{
+    Board, Engine, Request, Ride, Route, Routine, Shape, Signature, Wait, Walk, aborted, mix,
+};
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
 use crate::memory::{Bell, Scratch, View};
@@ -286,7 +288,11 @@ impl Core {
             let link = self.context.link(&self.group, port, self.engine.bell(), deadline)?;
             self.engine.add(port, link);
         }
-        self.routes.push((wanted, self.engine.route(plan)));
+        let board = match plan.board_len() {
+            0 => None,
+            len => Some(Board::new(self.context.share(&self.group, len, self.engine.bell(), deadline)?)),
+        };
+        self.routes.push((wanted, self.engine.route(plan, board)));
         Ok(self.routes.len() - 1)
     }
 

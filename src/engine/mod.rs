@@ -3,6 +3,7 @@
 //! It knows no algorithm and no transport. One call is a [`Walk`] over a [`Route`]; [`Engine::run`]
 //! blocks until it is done, [`Ride::advance`] takes the steps that can be taken now.
 
+mod board;
 mod extent;
 mod link;
 mod route;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+pub use board::Board;
 pub use extent::{Counts, Extents, Shape};
 pub use link::{Links, Wanted};
 pub use route::{Port, Route, ports};
@@ -86,9 +88,9 @@ impl Engine {
         self.links.add(port, link);
     }
 
-    /// A plan whose streams are all open, ready to be walked.
-    pub fn route(&self, plan: Arc<Plan>) -> Route {
-        Route::new(plan, |port| self.links.find(port).expect("the plan's streams are open"))
+    /// A plan whose streams are all open and whose board is shared, ready to be walked.
+    pub fn route(&self, plan: Arc<Plan>, board: Option<Board>) -> Route {
+        Route::new(plan, board, |port| self.links.find(port).expect("the plan's streams are open"))
     }
 
     /// Tells every peer that this side is done with the communicator. Returns when nobody reads this
@@ -145,7 +147,8 @@ impl<'a> Ride<'a> {
         if route.plan.scratch > 0 {
             scratch.ensure(extents.bank() * usize::from(route.plan.scratch));
         }
-        let call = Call { tag: request.signature.tag(), extents, scratch: scratch.view(), request };
+        let (tag, board) = (request.signature.tag(), route.board.as_ref());
+        let call = Call { tag, extents, scratch: scratch.view(), board, request };
         Self { route, links, call }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::board::Board;
 use crate::plan::{Plan, Source, Span, Step};
 use crate::topology::Channel;
 
@@ -42,6 +43,10 @@ pub enum Hop {
     Post(u8),
     /// See [`Step::Join`].
     Join(u8),
+    /// See [`Step::Signal`]; the link.
+    Signal(u32),
+    /// See [`Step::Await`]; the link.
+    Await(u32),
 }
 
 /// A [`Step::Move`] over links.
@@ -70,6 +75,8 @@ pub struct Route {
     pub lanes: Vec<Vec<Hop>>,
     /// The links that it uses.
     pub links: Vec<u32>,
+    /// What its ranks share, where the plan has a board.
+    pub board: Option<Board>,
 }
 
 /// The streams that a plan needs, in ascending order.
@@ -77,13 +84,8 @@ pub fn ports(plan: &Plan) -> Vec<Port> {
     let mut ports: Vec<Port> = Vec::new();
     for lane in &plan.lanes {
         for step in &lane.steps {
-            if let Step::Move { sources, to, .. } = step {
-                let from = sources.iter().filter_map(|source| match source {
-                    Source::From(rank) => Some(*rank),
-                    Source::Local(_) => None,
-                });
-                ports.extend(from.chain(to.iter().copied()).map(|peer| Port { peer, channel: lane.channel }));
-            }
+            let peers = step.senders().chain(step.receivers().iter().copied());
+            ports.extend(peers.map(|peer| Port { peer, channel: lane.channel }));
         }
     }
     ports.sort_unstable();
@@ -92,15 +94,15 @@ pub fn ports(plan: &Plan) -> Vec<Port> {
 }
 
 impl Route {
-    /// The plan over links; `link` finds the place of a stream that is open.
-    pub fn new(plan: Arc<Plan>, link: impl Fn(Port) -> u32) -> Self {
+    /// The plan over links and its board, if it has one; `link` finds the place of a stream that is open.
+    pub fn new(plan: Arc<Plan>, board: Option<Board>, link: impl Fn(Port) -> u32) -> Self {
         let lanes = plan.lanes.iter().map(|lane| {
             let place = |peer: u32| link(Port { peer, channel: lane.channel });
             lane.steps.iter().map(|step| hop(step, plan.lends, &place)).collect()
         });
         let lanes = lanes.collect();
         let links = ports(&plan).into_iter().map(link).collect();
-        Self { plan, lanes, links }
+        Self { plan, lanes, links, board }
     }
 }
 
@@ -122,5 +124,7 @@ fn hop(step: &Step, lends: bool, place: &impl Fn(u32) -> u32) -> Hop {
         }),
         Step::Post(lane) => Hop::Post(*lane),
         Step::Join(lane) => Hop::Join(*lane),
+        Step::Signal(rank) => Hop::Signal(place(*rank)),
+        Step::Await(rank) => Hop::Await(place(*rank)),
     }
 }

@@ -13,6 +13,7 @@ use std::ops::Range;
 use smallvec::{SmallVec, smallvec};
 
 use super::Request;
+use super::board::Board;
 use super::extent::Extents;
 use super::link::{Links, Wanted};
 use super::route::{Hop, Move, Operand, Route};
@@ -37,6 +38,8 @@ pub struct Call<'a> {
     pub extents: Extents<'a>,
     /// The engine's own memory.
     pub scratch: View<'a>,
+    /// What all ranks see, where the plan has it.
+    pub board: Option<&'a Board>,
 }
 
 /// How far a walk has come.
@@ -72,6 +75,8 @@ struct Cursor {
 pub struct Walk {
     cursors: SmallVec<[Cursor; 2]>,
     tokens: Tokens,
+    /// How many rounds were walked over the board before.
+    walked: usize,
 }
 
 /// Tokens posted and not yet joined, by (from, to) lane.
@@ -87,15 +92,16 @@ enum Tried {
 impl Walk {
     /// A walk that has not begun.
     pub fn new(route: &Route) -> Self {
-        Self { cursors: smallvec![Cursor::default(); route.lanes.len()], tokens: Tokens::default() }
+        let cursors = smallvec![Cursor::default(); route.lanes.len()];
+        Self { cursors, tokens: Tokens::default(), walked: route.board.as_ref().map_or(0, Board::walked) }
     }
 
     /// Takes every step that can be taken now.
     pub fn advance(&mut self, route: &Route, links: &Links, call: &Call<'_>) -> Result<Progress> {
-        let Self { cursors, tokens } = self;
+        let Self { cursors, tokens, walked } = self;
         let (mut moved, mut done) = (false, true);
         for (lane, (cursor, hops)) in cursors.iter_mut().zip(&route.lanes).enumerate() {
-            moved |= cursor.advance(lane as u8, hops, tokens, links, call)?;
+            moved |= cursor.advance(lane as u8, hops, (tokens, *walked), links, call)?;
             done &= cursor.done;
         }
         if moved && !done {
@@ -103,7 +109,13 @@ impl Walk {
         }
         // Asked while blocked, too: what waits in this process must go out, or nobody would answer.
         let settled = links.settled(&route.links)?;
-        Ok(if done && settled { Progress::Done } else { Progress::Blocked })
+        if !done || !settled {
+            return Ok(Progress::Blocked);
+        }
+        if let Some(board) = &route.board {
+            board.walk(*walked, call.extents.rounds());
+        }
+        Ok(Progress::Done)
     }
 
     /// Where each unfinished lane stands: lane, round, step and what it waits for.
@@ -118,7 +130,7 @@ impl Cursor {
         &mut self,
         lane: u8,
         hops: &[Hop],
-        tokens: &mut Tokens,
+        (tokens, walked): (&mut Tokens, usize),
         links: &Links,
         call: &Call<'_>,
     ) -> Result<bool> {
@@ -131,9 +143,11 @@ impl Cursor {
                 continue;
             };
             let tried = match hop {
-                Hop::Move(step) => Moving { step, round: self.round, call }.attempt(links)?,
+                Hop::Move(step) => Moving { step, round: self.round, walked, call }.attempt(links)?,
                 Hop::Post(to) => tokens.post(lane, *to),
                 Hop::Join(from) => tokens.join(*from, lane),
+                Hop::Signal(to) => signal(links, *to, call)?,
+                Hop::Await(from) => await_signal(links, *from, call)?,
             };
             match tried {
                 Tried::Done => {
@@ -174,10 +188,40 @@ impl Tokens {
     }
 }
 
+/// Sends a message without a payload.
+fn signal(links: &Links, at: u32, call: &Call<'_>) -> Result<Tried> {
+    if links.reserve(at, 0)?.is_none() {
+        return Ok(Tried::Blocked(Blocker::Link(at, Wanted::Credit)));
+    }
+    links.commit(at, 0, &call.tag)?;
+    Ok(Tried::Done)
+}
+
+/// Takes a message without a payload.
+fn await_signal(links: &Links, at: u32, call: &Call<'_>) -> Result<Tried> {
+    match links.peek(at)? {
+        None => Ok(Tried::Blocked(Blocker::Link(at, Wanted::Message))),
+        Some(message) if message.digest == call.tag.digest && message.payload.is_empty() => {
+            links.release(at)?;
+            Ok(Tried::Done)
+        }
+        Some(_) => Err(mismatch(call.request.signature, at, links)),
+    }
+}
+
+/// The peeked message is none of this call's.
+#[cold]
+fn mismatch(signature: &Signature, at: u32, links: &Links) -> Error {
+    let text = signature.contrast(links.at(at).body());
+    Error::new(Kind::Mismatch, text).with(links.port(at).peer as usize)
+}
+
 /// A step of a call, in one round.
 struct Moving<'r, 'c> {
     step: &'r Move,
     round: usize,
+    /// See [`Walk`].
+    walked: usize,
     call: &'r Call<'c>,
 }
 
@@ -208,7 +252,7 @@ impl<'c> Moving<'_, 'c> {
                     Some(message) if message.digest == tag.digest && message.payload.len() == len => {
                         message.payload
                     }
-                    Some(_) => return Err(self.mismatch(at, links)),
+                    Some(_) => return Err(mismatch(&self.signature(), at, links)),
                     None => return Ok(Tried::Blocked(Blocker::Link(at, Wanted::Message))),
                 },
             });
@@ -272,6 +316,10 @@ impl<'c> Moving<'_, 'c> {
             Memory::Input => self.call.request.input,
             Memory::Output => self.call.request.output,
             Memory::Scratch(_) => self.call.scratch,
+            Memory::Board(_) => {
+                let board = self.call.board.expect("a plan with a board is routed over one");
+                board.page(self.walked, self.round)
+            }
         };
         place.part(self.piece(span, index))
     }
@@ -284,13 +332,6 @@ impl<'c> Moving<'_, 'c> {
             true => Tried::Done,
             false => Tried::Blocked(Blocker::Link(to[0], Wanted::Credit)),
         })
-    }
-
-    /// The peeked message is none of this call's.
-    #[cold]
-    fn mismatch(&self, at: u32, links: &Links) -> Error {
-        let text = self.signature().contrast(links.at(at).body());
-        Error::new(Kind::Mismatch, text).with(links.port(at).peer as usize)
     }
 
     /// Combines block by block: a message holds its span's blocks one after the other.

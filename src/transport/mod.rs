@@ -10,6 +10,7 @@ mod presence;
 pub mod shm;
 pub mod tcp;
 
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::bootstrap::{Door, Node, Tcp};
@@ -130,7 +131,24 @@ pub trait Transport: Send + Sync {
 
     /// Opens a link; the peer does the same at the same time.
     fn connect(&self, meeting: &Meeting<'_>) -> Result<Box<dyn Link>>;
+
+    /// How descriptors go from one rank to another, where its ranks can share memory.
+    fn handover(&self) -> Option<&dyn Handover> {
+        None
+    }
 }
+
+/// Hands descriptors of shared memory to peers; its meetings are on [`HANDOVER`].
+pub trait Handover {
+    /// Gives the peer of a meeting a descriptor; the peer takes it at the same time.
+    fn give(&self, meeting: &Meeting<'_>, fd: BorrowedFd<'_>) -> Result<()>;
+
+    /// Takes the descriptor that the peer gives.
+    fn take(&self, meeting: &Meeting<'_>) -> Result<OwnedFd>;
+}
+
+/// The channel of handovers, which no plan uses.
+pub const HANDOVER: Channel = Channel::MAX - 1;
 
 /// Every transport, the preferred first. A `hub` is what ranks have that are threads of one process.
 pub fn all(hub: Option<&Arc<Hub>>) -> Vec<Box<dyn Transport>> {

@@ -26,7 +26,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fifo::{Apart, CREDIT, Forged, Reader, SLOT, Writer};
 use super::presence::Presence;
-use super::{Limits, Link, Meeting, Message, Reason, Tag, Transport, Watch, not_reserved, too_long};
+use super::{
+    Handover, Limits, Link, Meeting, Message, Reason, Tag, Transport, Watch, not_reserved, too_long,
+};
 use crate::bootstrap::Node;
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
@@ -131,6 +133,21 @@ impl Transport for Shm {
     fn connect(&self, meeting: &Meeting<'_>) -> Result<Box<dyn Link>> {
         let stream = meeting.door.unix(meeting)?;
         link_over(stream, meeting.me < meeting.peer, meeting.bell, meeting.deadline)
+    }
+
+    fn handover(&self) -> Option<&dyn Handover> {
+        Some(self)
+    }
+}
+
+impl Handover for Shm {
+    fn give(&self, meeting: &Meeting<'_>, fd: BorrowedFd<'_>) -> Result<()> {
+        send_hello(&meeting.door.unix(meeting)?, &[fd])
+    }
+
+    fn take(&self, meeting: &Meeting<'_>) -> Result<OwnedFd> {
+        let [fd] = receive_hello(&meeting.door.unix(meeting)?, meeting.deadline)?;
+        Ok(fd)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use kolo::algorithm;
 use kolo::plan::{
-    Builder, Collective, CollectiveKind, Few, Lane, Plan, Source, Step, input, output, prove, scratch,
+    Builder, Collective, CollectiveKind, Few, Lane, Plan, Source, Step, board, input, output, prove, scratch,
 };
+use kolo::topology::Topology;
 
 /// Why plans are refused, printed.
 fn refusal(collective: Collective, plans: &[Plan]) -> String {
@@ -243,6 +244,118 @@ fn scratch_does_not_last_from_round_to_round() {
     check(
         kind,
         &[plan.simple()],
-        "rank 0, lane 1, step 0 (finish: scratch0[0] -> finish -> out[0]): it reads block 0 of scratch0[0] before that is written",
+        "rank 0, lane 1, step 0 (finish: scratch0[0] -> finish -> out[0]): it reads block 0 of scratch0[0], which lane 0 writes at no certain time",
     );
+}
+
+/// A broadcast from rank 0 over the board: signals when it is written, signals when it is read.
+fn over_the_board(written: bool, read: bool) -> [Plan; 2] {
+    let mut root = Builder::new(1, 0).board(1);
+    let mut lane = root.lane(0);
+    lane.copy(input(0), board(0, 0)).copy(input(0), output(0));
+    if written {
+        lane.signal(1);
+    }
+    if read {
+        lane.await_signal(1);
+    }
+    let mut other = Builder::new(1, 0).board(1);
+    let mut lane = other.lane(0);
+    if written {
+        lane.await_signal(0);
+    }
+    lane.copy(board(0, 0), output(0));
+    if read {
+        lane.signal(0);
+    }
+    [root.fused(), other.fused()]
+}
+
+#[test]
+fn races_on_the_board() {
+    let kind = CollectiveKind::Broadcast;
+    prove(kind.at(0), &over_the_board(true, true)).expect("ordered both ways");
+    check(
+        kind,
+        &over_the_board(true, false),
+        "rank 0, lane 0, step 0 (copy: in[0] -> board0[0]): it overwrites block 0 of board0[0] while rank 1 may be using it",
+    );
+    check(
+        kind,
+        &over_the_board(false, true),
+        "rank 1, lane 0, step 0 (copy: board0[0] -> out[0]): it reads block 0 of board0[0], which rank 0 writes at no certain time",
+    );
+    // Two ranks that write without knowing of each other.
+    let mut plans = over_the_board(true, true);
+    let note = plans[0].lanes[0].steps[0].clone();
+    plans[1].lanes[0].steps.insert(0, note);
+    check(kind, &plans, "is no input of this rank");
+    let Step::Move { sources, .. } = &mut plans[1].lanes[0].steps[0] else { panic!("a move") };
+    *sources = Few::from([Source::Local(output(0))]);
+    check(kind, &plans, "rank 1, lane 0, step 0 (copy: out[0] -> board0[0]): it");
+}
+
+#[test]
+fn signals_are_no_messages_and_boards_alike() {
+    let kind = CollectiveKind::Broadcast;
+    let broken = |change: &dyn Fn(&mut [Plan; 2])| {
+        let mut plans = over_the_board(true, true);
+        change(&mut plans);
+        plans
+    };
+    check(kind, &broken(&|plans| plans[1].board = 2), "rank 1: board banks are 2 here and 1 on rank 0");
+    check(
+        kind,
+        &broken(&|plans| plans.iter_mut().for_each(|plan| plan.board = 0)),
+        "no blocks, no width or too many lanes",
+    );
+    let receive = Step::Move {
+        sources: Few::from([Source::From(0)]),
+        finish: false,
+        into: Some(output(0)),
+        to: Few::None,
+    };
+    let confused = broken(&|plans| plans[1].lanes[0].steps[0] = receive.clone());
+    check(kind, &confused, "it sends or receives blocks, in a plan of width 0");
+    let mut confused = confused;
+    confused.iter_mut().for_each(|plan| plan.width = 1);
+    check(kind, &confused, "rank 0 sends a signal, which is not out[0]");
+    let send = Step::Move {
+        sources: Few::from([Source::Local(input(0))]),
+        finish: false,
+        into: None,
+        to: Few::from([1]),
+    };
+    let mut confused = broken(&|plans| plans[0].lanes[0].steps[2] = send.clone());
+    confused.iter_mut().for_each(|plan| plan.width = 1);
+    check(kind, &confused, "rank 1, lane 0, step 0 (await: from 0): rank 0 sends in[0], which is no signal");
+    check(
+        kind,
+        &broken(&|plans| plans[0].lanes[0].steps[2] = Step::Signal(0)),
+        "to 0: there is no such other",
+    );
+    check(
+        kind,
+        &broken(&|plans| drop(plans[0].lanes[0].steps.pop())),
+        "rank 1, lane 0, step 2 (signal: to 0): rank 0 has no lane that receives this on channel 0",
+    );
+}
+
+/// A turn that is not waited for shows only when a page is used again.
+#[test]
+fn a_page_that_is_used_again_too_early() {
+    let kind = CollectiveKind::AllReduce;
+    let topology = Topology::one_host(4).with_cores(1);
+    let algorithm = algorithm::find("board").expect("there");
+    let mut plans = algorithm::plans(algorithm, kind.at(0), &topology).expect("it does");
+    prove(kind.at(0), &plans).expect("as it is");
+    // The second rank copies out after it has let the third one go on.
+    let steps = &mut plans[1].lanes[0].steps;
+    let (out, told) = (steps.len() - 2, steps.len() - 1);
+    steps.swap(out, told);
+    prove(kind.at(0), &plans).expect("the third one does not write what the second one reads");
+    // The leader lets the first rank go on before it has finished.
+    let steps = &mut plans[3].lanes[0].steps;
+    steps.swap(0, 1);
+    check(kind, &plans, "which rank 2 writes at no certain time");
 }

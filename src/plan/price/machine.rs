@@ -5,7 +5,7 @@ use crate::topology::{Cost, Topology};
 /// What moving, storing and reducing cost on a machine: integers that all ranks agree on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine<F> {
-    /// Who stands where.
+    /// Who stands where; ranks of one core take turns.
     pub topology: Topology,
     /// What it costs to move bytes from one rank to another.
     pub cost: F,
@@ -26,6 +26,8 @@ pub struct Machine<F> {
 pub struct Core {
     /// Nanoseconds to begin a step.
     pub step_ns: u32,
+    /// Nanoseconds to go over from one rank to another one.
+    pub switch_ns: u32,
     /// Bytes copied in a microsecond.
     pub copy_per_us: u32,
     /// Bytes of a further operand combined in a microsecond.
@@ -33,8 +35,9 @@ pub struct Core {
 }
 
 impl Core {
-    /// As measured on a Zen 4 server with everything in cache.
-    pub const MEASURED: Self = Self { step_ns: 20, copy_per_us: 45_000, reduce_per_us: 45_000 };
+    /// As measured on a Zen 4 server with everything in cache; the switch is a `sched_yield`.
+    pub const MEASURED: Self =
+        Self { step_ns: 20, switch_ns: 1300, copy_per_us: 45_000, reduce_per_us: 45_000 };
 
     /// Picoseconds to begin a step.
     pub(super) fn ps_to_begin(&self) -> u64 {
@@ -45,8 +48,6 @@ impl Core {
 /// What the ranks of a host share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// Cores; with fewer of them than ranks, ranks take turns.
-    pub cores: u32,
     /// Bytes that its memory reads and writes in a microsecond.
     pub memory_per_us: u32,
     /// Bytes that its network sends, and that it receives, in a microsecond.
@@ -54,8 +55,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// One core, the memory as measured on a Zen 4 server with two of them, the network nominal.
-    pub const MEASURED: Self = Self { cores: 1, memory_per_us: 50_000, network_per_us: 10_000 };
+    /// The memory as measured on a Zen 4 server with two of them, the network nominal.
+    pub const MEASURED: Self = Self { memory_per_us: 50_000, network_per_us: 10_000 };
 }
 
 impl<F: Fn(usize, usize) -> Cost> Machine<F> {
@@ -65,8 +66,8 @@ impl<F: Fn(usize, usize) -> Cost> Machine<F> {
         Self {
             topology: Topology::one_host(ranks),
             cost,
-            core: Core { step_ns: 0, copy_per_us: u32::MAX, reduce_per_us: u32::MAX },
-            host: Host { cores: ranks as u32, memory_per_us: u32::MAX, network_per_us: u32::MAX },
+            core: Core { step_ns: 0, switch_ns: 0, copy_per_us: u32::MAX, reduce_per_us: u32::MAX },
+            host: Host { memory_per_us: u32::MAX, network_per_us: u32::MAX },
             slot: 1 << 16,
             credit: u32::MAX,
             lends: false,

@@ -10,7 +10,8 @@
 //! - each result has each contribution exactly once and was finished exactly once;
 //! - nobody waits forever, and no message or token is left over;
 //! - nothing is read before it was written, scratch not before it was written in that round;
-//! - no lane writes a block that another lane may be using;
+//! - no lane writes a block that another lane may be using, nor reads one that another may be writing: of
+//!   the same rank, or of any rank where it is a block of the board;
 //! - if the plan lends: no block is overwritten while another rank may still be reading it;
 //! - nobody leaves a barrier before all have come;
 //! - spans are in range, of one length within a step, not wider than the plan's width.
@@ -33,12 +34,14 @@ use super::collective::{Collective, CollectiveKind};
 use super::id::plan_id;
 use super::net::Net;
 use super::refusal::Refusal;
-use super::step::Plan;
+use super::step::{PAGES, Plan};
 
 /// Messages that may wait on every link, at the least; what runs with fewer runs with more.
 pub const CREDIT: u8 = 2;
-/// Rounds of a run: one that begins, one that finds scratch used, one more for what needs two to show.
+/// Rounds of a run: one that begins, one that finds scratch used, one more for what needs two to show. The
+/// pages of a board are found used later.
 const ROUNDS: u32 = 3;
+const BOARD_ROUNDS: u32 = PAGES + 2;
 /// Steps of all ranks up to which every mode is run, and up to which more than one round is.
 const ALL_MODES: u64 = 4 << 20;
 const ALL_ROUNDS: u64 = 16 << 20;
@@ -136,10 +139,13 @@ fn at_least_credit(
 /// Under which circumstances to run.
 fn modes(collective: Collective, plans: &[Plan], net: &Net<Slots>, steps: u64) -> Vec<Mode> {
     let lanes = net.lanes.len() as u64;
-    // A rank with one lane and nothing lent cannot conflict with anybody.
+    let boards = plans[0].board > 0;
+    let rounds = if boards { BOARD_ROUNDS } else { ROUNDS };
+    // A rank with one lane, nothing lent and no board cannot conflict with anybody.
     let needed = collective.kind == CollectiveKind::Barrier
+        || boards
         || plans.iter().any(|plan| plan.lends || plan.lanes.len() > 1);
-    let affordable = net.messages * u64::from(ROUNDS) * lanes <= CLOCK_WORK
+    let affordable = net.messages * u64::from(rounds) * lanes <= CLOCK_WORK
         && net.links.len() as u64 * lanes <= CLOCK_WORDS
         && plans.len() as u64 * u64::from(plans[0].blocks) <= CLOCK_WORDS >> 4;
     let ordered = match (needed, affordable) {
@@ -147,12 +153,12 @@ fn modes(collective: Collective, plans: &[Plan], net: &Net<Slots>, steps: u64) -
         (true, true) => Ordered::Yes,
         (true, false) => Ordered::No,
     };
-    let plain = Mode { credit: 1, in_place: false, rounds: ROUNDS, lengths: Lengths::Even, ordered };
+    let plain = Mode { credit: 1, in_place: false, rounds, lengths: Lengths::Even, ordered };
     if collective.kind == CollectiveKind::Barrier {
         return vec![Mode { rounds: 1, lengths: Lengths::Nothing, ..plain }];
     }
     if steps > ALL_MODES {
-        return vec![Mode { rounds: if steps > ALL_ROUNDS { 1 } else { ROUNDS }, ..plain }];
+        return vec![Mode { rounds: if steps > ALL_ROUNDS { 1 } else { rounds }, ..plain }];
     }
     let all_to_all = collective.kind == CollectiveKind::AllToAll;
     let mut lengths = vec![Lengths::Even];
