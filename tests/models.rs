@@ -23,6 +23,8 @@ mod doorbell;
 mod fifo;
 #[path = "../src/transport/lease.rs"]
 mod lease;
+#[path = "../src/transport/pool.rs"]
+mod pool;
 #[path = "../src/transport/presence.rs"]
 mod presence;
 
@@ -34,6 +36,7 @@ use loom::thread;
 use doorbell::{Asleep, Doorbell};
 use fifo::{Reader, Writer};
 use lease::Lease;
+use pool::Pool;
 use presence::Presence;
 
 /// Explores every interleaving with at most so many preemptions: where bugs show, long before all of them.
@@ -275,6 +278,103 @@ fn the_last_message_comes_before_the_news_of_leaving() {
         sender.join().unwrap();
         let nothing_more = || reader.arrived(&ring.numbers[reader.slot()]);
         presence.check_after(nothing_more).unwrap_err();
+    });
+}
+
+const BUFFERS: u32 = 4;
+
+/// A rank's end of two rings whose messages are numbers of buffers.
+struct Exchange {
+    /// From the lower rank, from the higher.
+    rings: [Arc<Ring>; 2],
+    returned: [AtomicU64; 2],
+    buffers: [UnsafeCell<u64>; BUFFERS as usize],
+}
+
+struct Trader {
+    me: usize,
+    shared: Arc<Exchange>,
+    pool: Pool<BUFFERS, 2>,
+    writer: Writer<SLOTS>,
+    reader: Reader<SLOTS>,
+}
+
+impl Trader {
+    fn pair() -> [Self; 2] {
+        let shared = Arc::new(Exchange {
+            rings: [Ring::new(), Ring::new()],
+            returned: [AtomicU64::new(0), AtomicU64::new(0)],
+            buffers: std::array::from_fn(|_| UnsafeCell::new(0)),
+        });
+        [0, 1].map(|me| Self {
+            me,
+            shared: shared.clone(),
+            pool: Pool::new(me == 1),
+            writer: Writer::new(),
+            reader: Reader::new(),
+        })
+    }
+
+    fn send(&self, message: u64) {
+        let Exchange { rings, returned, buffers } = &*self.shared;
+        let buffer = loop {
+            if let Some(buffer) = self.pool.next(&returned[1 - self.me]).unwrap() {
+                break buffer;
+            }
+            thread::yield_now();
+        };
+        // SAFETY: what loom checks.
+        buffers[buffer as usize].with_mut(|place| unsafe { *place = message });
+        while !rings[self.me].send(&self.writer, u64::from(buffer)) {
+            thread::yield_now();
+        }
+        self.pool.sent(buffer);
+    }
+
+    fn take(&self) -> u64 {
+        let Exchange { rings, returned, buffers } = &*self.shared;
+        let buffer = loop {
+            match rings[1 - self.me].take(&self.reader) {
+                Some(buffer) => break buffer as u32,
+                None => thread::yield_now(),
+            }
+        };
+        assert!(self.pool.could_come(buffer));
+        // SAFETY: what loom checks.
+        let message = buffers[buffer as usize].with_mut(|place| unsafe { *place });
+        self.pool.keep(buffer);
+        let released = &rings[self.me].released;
+        let on_their_way = |look: bool| self.writer.on_their_way(look.then_some(released));
+        self.pool.settle([&returned[self.me], &returned[1 - self.me]], on_their_way).unwrap();
+        message
+    }
+}
+
+#[test]
+fn a_buffer_has_one_owner_in_an_exchange() {
+    explore(3, || {
+        let [a, b] = Trader::pair();
+        let other = thread::spawn(move || {
+            for round in 1..=3 {
+                b.send(10 * round);
+                assert_eq!(b.take(), round);
+            }
+        });
+        for round in 1..=3 {
+            a.send(round);
+            assert_eq!(a.take(), 10 * round);
+        }
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn buffers_come_back_where_messages_go_one_way() {
+    explore(3, || {
+        let [a, b] = Trader::pair();
+        let other = thread::spawn(move || (1..=4).for_each(|message| assert_eq!(b.take(), message)));
+        (1..=4).for_each(|message| a.send(message));
+        other.join().unwrap();
     });
 }
 

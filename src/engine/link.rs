@@ -56,6 +56,11 @@ impl Links {
         self.at(at).reserve(len).map_err(|error| self.blame(at, error))
     }
 
+    /// See [`Link::answer`].
+    pub fn answer(&self, at: u32, len: usize) -> Result<Option<View<'_>>> {
+        self.at(at).answer(len).map_err(|error| self.blame(at, error))
+    }
+
     /// See [`Link::commit`].
     pub fn commit(&self, at: u32, len: usize, tag: &Tag) -> Result<()> {
         self.at(at).commit(len, tag).map_err(|error| self.blame(at, error))

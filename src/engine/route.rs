@@ -64,6 +64,8 @@ pub struct Move {
     pub span: Span,
     /// Whether it may lend its source instead of copying it.
     pub lends: bool,
+    /// Whether its result goes back on the link that a source of it came from.
+    pub answers: bool,
 }
 
 /// A plan, ready to be walked by one engine.
@@ -109,6 +111,7 @@ impl Route {
 fn hop(step: &Step, lends: bool, place: &impl Fn(u32) -> u32) -> Hop {
     match step {
         Step::Move { sources, finish, into, to } => Hop::Move(Move {
+            answers: matches!(to[..], [back] if sources.contains(&Source::From(back))),
             sources: sources
                 .iter()
                 .map(|source| match *source {

@@ -262,7 +262,8 @@ impl<'c> Moving<'_, 'c> {
             into.push(self.view(span, 0));
         }
         for &at in to {
-            match links.reserve(at, len)? {
+            let room = if self.step.answers { links.answer(at, len) } else { links.reserve(at, len) };
+            match room? {
                 Some(slot) => into.push(slot),
                 None => return Ok(Tried::Blocked(Blocker::Link(at, Wanted::Credit))),
             }

@@ -73,6 +73,29 @@ impl<const SLOTS: usize> Writer<SLOTS> {
         Ok(Some((next % SLOTS as u64) as usize))
     }
 
+    /// How many messages the reader may still hold, as far as this side knows; with `look`, for sure.
+    #[inline]
+    pub(crate) fn on_their_way(&self, look: Option<&AtomicU64>) -> u32 {
+        if let Some(released) = look {
+            self.hear(released.load(Ordering::Acquire) as u32);
+        }
+        (self.next.get() - 1 - self.released.get()) as u32
+    }
+
+    /// News of how far the reader is, from the low bits of its count, which a message of its own brought.
+    /// Old news, and what cannot be, change nothing.
+    #[inline]
+    pub(crate) fn hear(&self, low: u32) {
+        let known = self.released.get();
+        let more = u64::from(low.wrapping_sub(known as u32) & Self::NEWS);
+        if known + more < self.next.get() {
+            self.released.set(known + more);
+        }
+    }
+
+    /// The bits of [`hear`](Self::hear).
+    pub(crate) const NEWS: u32 = (1 << 24) - 1;
+
     /// Shows what was written into the slot that [`room`](Self::room) gave; `number` is that slot's.
     #[inline]
     pub(crate) fn publish(&self, number: &AtomicU64) {
@@ -104,6 +127,12 @@ impl<const SLOTS: usize> Reader<SLOTS> {
     #[inline]
     pub(crate) fn arrived(&self, number: &AtomicU64) -> bool {
         number.load(Ordering::Acquire) == self.next.get()
+    }
+
+    /// How many messages were given back.
+    #[inline]
+    pub(crate) fn released(&self) -> u64 {
+        self.next.get() - 1
     }
 
     /// Gives its slot back.

@@ -6,6 +6,7 @@
 mod fifo;
 mod lease;
 pub mod local;
+mod pool;
 mod presence;
 pub mod shm;
 pub mod tcp;
@@ -72,6 +73,12 @@ pub trait Link: Send {
     /// Where to write the next message of `len` bytes, or nothing while there is no credit. Asking
     /// again before [`Link::commit`] gives the same place.
     fn reserve(&self, len: usize) -> Result<Option<View<'_>>>;
+
+    /// As [`Link::reserve`], where the next message is made of the one that is being peeked, element by
+    /// element: some links let it lie in the very same place.
+    fn answer(&self, len: usize) -> Result<Option<View<'_>>> {
+        self.reserve(len)
+    }
 
     /// Sends the reserved message of `len` bytes.
     fn commit(&self, len: usize, tag: &Tag) -> Result<()>;

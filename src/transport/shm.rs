@@ -4,17 +4,19 @@
 //! end is how a rank learns that its peer's process died.
 //!
 //! ```text
-//! board of the lower rank   } a page each: what it has released, whether it is still there,
+//! board of the lower rank   } a page each: what it has released and returned, whether it is still there,
 //! board of the higher rank  } the tags of what it sends
-//! ring from low to high     } CREDIT slots each
+//! ring from low to high     } CREDIT headers each
 //! ring from high to low     }
+//! buffers                   travel with messages (`pool.rs`)
 //!
-//! slot:  number  digest  len  up to 40 bytes of payload | larger payloads, from the next line on
-//!        `------------- one cache line --------------'
+//! header:  number  digest  len, buffer, news  up to 40 bytes of payload       one cache line
 //! ```
 //!
-//! So a message of up to 40 bytes crosses in one line. Tags are not in it: the reader wants them only when
-//! digests differ, and where they are, their lines never leave the writer's cache.
+//! So a message of up to 40 bytes crosses in one line; a larger one lies in a buffer, whose owner is the
+//! reader from then on. The news are how many messages of the reader's were released: in an exchange nobody
+//! reads the counters. Tags are not in the header: the reader wants them only when digests differ, and where
+//! they are, their lines never leave the writer's cache.
 //!
 //! The peer is no more trusted than its last write: whatever is read here is read once, then checked.
 
@@ -25,6 +27,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fifo::{Apart, CREDIT, Forged, Reader, SLOT, Writer};
+use super::pool::Pool;
 use super::presence::Presence;
 use super::{
     Handover, Limits, Link, Meeting, Message, Reason, Tag, Transport, Watch, not_reserved, too_long,
@@ -39,51 +42,81 @@ use crate::topology::Cost;
 /// The largest payload that shares its header's line.
 const PACKED: usize = 40;
 
+/// How many buffers two ranks have between them, and how many one of them may have and have sent: so each can
+/// have `CREDIT` messages on their way, and in an exchange keeps what it receives.
+const BUFFERS: u32 = 12;
+const CAP: u32 = BUFFERS - CREDIT as u32;
+
 /// All that two linked ranks share; index 0 is what the lower rank writes.
 #[repr(C)]
 struct Layout {
     boards: [Board; 2],
-    rings: [[Slot; CREDIT]; 2],
+    rings: [[Header; CREDIT]; 2],
+    buffers: [Buffer; BUFFERS as usize],
 }
 
 // SAFETY: atomics and `UnsafeCell`s of bytes, and padding that nobody looks at.
 unsafe impl Shareable for Layout {}
-// SAFETY: the bytes of a slot belong to one rank at a time, handed over by `Slot::number` and
-// `Board::released`, and are reached by address only.
+// SAFETY: packed bytes belong to one rank at a time, handed over by `Header::number` and `Board::released`;
+// so do buffers, handed over by messages and `Board::returned`. Both are reached by address only.
 unsafe impl Sync for Layout {}
 
 #[repr(C, align(4096))]
 struct Board {
     released: Apart<AtomicU64>,
+    returned: Apart<AtomicU64>,
     presence: Apart<Presence>,
     bodies: [[AtomicU64; 4]; CREDIT],
 }
 
 #[repr(C, align(128))]
-struct Slot {
+struct Header {
     number: AtomicU64,
     digest: AtomicU64,
-    len: AtomicU64,
+    about: AtomicU64,
     packed: UnsafeCell<[u8; PACKED]>,
-    payload: UnsafeCell<[u8; SLOT]>,
 }
 
-const _: () = assert!(std::mem::offset_of!(Slot, payload) == 64);
+const _: () = assert!(std::mem::offset_of!(Header, packed) + PACKED == 64);
 
-impl Slot {
-    /// Where a payload of `len` bytes lies; nothing where none can.
+/// Its neighbours do not begin at the same place of a page: caches would put their lines into the same sets.
+#[repr(C, align(64))]
+struct Buffer {
+    payload: UnsafeCell<[u8; SLOT]>,
+    apart: [u8; 320],
+}
+
+/// What a header says of its message, in one word.
+#[derive(Clone, Copy)]
+struct About {
+    len: u32,
+    /// Where the payload lies, if it is not packed.
+    buffer: u32,
+    /// The low bits of how many messages the sender has released.
+    news: u32,
+}
+
+impl About {
     #[inline]
-    fn place(&self, len: u64) -> Option<View<'_>> {
-        let start = if len <= PACKED as u64 {
-            self.packed.get().cast()
-        } else if len <= SLOT as u64 {
-            self.payload.get().cast()
-        } else {
-            return None;
-        };
-        // SAFETY: that many bytes lie there, borrowed from `self`; the slot's protocol keeps the ranks apart.
-        Some(unsafe { View::from_raw(start, len as usize) })
+    fn word(self) -> u64 {
+        u64::from(self.len) | u64::from(self.buffer & 0xff) << 32 | u64::from(self.news) << 40
     }
+
+    #[inline]
+    fn of(word: u64) -> Self {
+        Self { len: word as u32, buffer: (word >> 32) as u32 & 0xff, news: (word >> 40) as u32 }
+    }
+}
+
+/// Where a reserved message lies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// In its header.
+    Packed,
+    /// In a buffer that this rank has.
+    Own(u32),
+    /// In the buffer of the message that is being peeked.
+    Answer(u32),
 }
 
 /// The first bytes that each rank sends: what it expects of the other.
@@ -95,8 +128,11 @@ struct ShmLink {
     higher: bool,
     writer: Writer<CREDIT>,
     reader: Reader<CREDIT>,
-    /// The length that was reserved.
-    reserved: Cell<Option<usize>>,
+    pool: Pool<BUFFERS, CAP>,
+    /// The length that was reserved, and where.
+    reserved: Cell<Option<(usize, Room)>>,
+    /// Whether the peeked message's buffer has gone back with an answer.
+    answered: Cell<bool>,
     /// Rings the peer.
     ringer: Ringer,
     /// Ends with the peer.
@@ -175,7 +211,9 @@ pub fn link_over(stream: UnixStream, lower: bool, bell: &Bell, deadline: Deadlin
         higher: !lower,
         writer,
         reader,
+        pool: Pool::new(!lower),
         reserved: Cell::new(None),
+        answered: Cell::new(false),
         ringer,
         stream,
     }))
@@ -239,9 +277,9 @@ impl ShmLink {
         &self.memory.boards[usize::from(!self.higher)]
     }
 
-    /// The slot of the next message to send.
+    /// The header of the next message to send.
     #[inline]
-    fn free_slot(&self) -> Result<Option<usize>> {
+    fn free_header(&self) -> Result<Option<usize>> {
         match self.writer.room(&self.theirs().released) {
             Ok(Some(slot)) => Ok(Some(slot)),
             Ok(None) => self.theirs().presence.check().map(|()| None),
@@ -250,14 +288,72 @@ impl ShmLink {
     }
 
     #[inline]
-    fn outgoing(&self, slot: usize) -> &Slot {
+    fn outgoing(&self, slot: usize) -> &Header {
         &self.memory.rings[usize::from(self.higher)][slot]
     }
 
-    /// The slot of the next message to receive.
+    /// The header of the next message to receive.
     #[inline]
-    fn incoming(&self) -> &Slot {
+    fn incoming(&self) -> &Header {
         &self.memory.rings[usize::from(!self.higher)][self.reader.slot()]
+    }
+
+    /// What the header of a message that has come says, checked.
+    #[inline]
+    fn about(&self, header: &Header) -> Result<About> {
+        let about = About::of(header.about.load(Ordering::Relaxed));
+        let len = about.len as usize;
+        if len > SLOT {
+            return Err(forged("a length"));
+        }
+        if len > PACKED && !self.pool.could_come(about.buffer) {
+            return Err(forged("a buffer"));
+        }
+        Ok(about)
+    }
+
+    /// The first `len` bytes of a header's packed payload, or of a buffer.
+    #[inline]
+    fn place(&self, header: &Header, room: Room, len: usize) -> View<'_> {
+        let start = match room {
+            Room::Packed => header.packed.get().cast(),
+            Room::Own(buffer) | Room::Answer(buffer) => {
+                self.memory.buffers[buffer as usize].payload.get().cast()
+            }
+        };
+        // SAFETY: as many bytes lie there (whoever calls has compared), mapped as long as `self`; the
+        // protocol of headers and buffers keeps the ranks apart.
+        unsafe { View::from_raw(start, len) }
+    }
+
+    /// Room for a message: in its header, in the buffer of the peeked message where that is `answered`, or
+    /// in one of this rank's.
+    #[inline]
+    fn reserve_in(&self, len: usize, answered: Option<u32>) -> Result<Option<View<'_>>> {
+        if len > SLOT {
+            return Err(too_long(len, SLOT));
+        }
+        let Some(slot) = self.free_header()? else { return Ok(None) };
+        let room = match (answered, self.reserved.get()) {
+            _ if len <= PACKED => Room::Packed,
+            (Some(buffer), _) => Room::Answer(buffer),
+            (None, Some((reserved, room @ Room::Own(_)))) if reserved == len => room,
+            (None, _) => match self.pool.next(&self.theirs().returned) {
+                Ok(Some(buffer)) => Room::Own(buffer),
+                Ok(None) => return self.theirs().presence.check().map(|()| None),
+                Err(Forged) => return Err(forged("a buffer")),
+            },
+        };
+        self.reserved.set(Some((len, room)));
+        Ok(Some(self.place(self.outgoing(slot), room, len)))
+    }
+
+    /// Gives buffers back where this rank has more than its share.
+    #[inline]
+    fn settle_buffers(&self) -> Result<()> {
+        let on_their_way = |look: bool| self.writer.on_their_way(look.then_some(&self.theirs().released));
+        let returned = [&*self.mine().returned, &*self.theirs().returned];
+        self.pool.settle(returned, on_their_way).map_err(|Forged| forged("a buffer"))
     }
 }
 
@@ -267,36 +363,58 @@ impl Link for ShmLink {
     }
 
     fn reserve(&self, len: usize) -> Result<Option<View<'_>>> {
-        let Some(slot) = self.free_slot()? else { return Ok(None) };
-        let Some(place) = self.outgoing(slot).place(len as u64) else {
-            return Err(too_long(len, SLOT));
-        };
-        self.reserved.set(Some(len));
-        Ok(Some(place))
+        self.reserve_in(len, None)
+    }
+
+    fn answer(&self, len: usize) -> Result<Option<View<'_>>> {
+        let header = self.incoming();
+        if !self.reader.arrived(&header.number) {
+            return Err(Error::usage("answer without peek"));
+        }
+        let about = self.about(header)?;
+        let travelled = about.len as usize > PACKED && !self.answered.get();
+        self.reserve_in(len, travelled.then_some(about.buffer))
     }
 
     fn commit(&self, len: usize, tag: &Tag) -> Result<()> {
-        let free = if self.reserved.take() == Some(len) { self.free_slot()? } else { None };
-        let index = free.ok_or_else(|| not_reserved(len))?;
+        let room = match self.reserved.take() {
+            Some((reserved, room)) if reserved == len => room,
+            _ => return Err(not_reserved(len)),
+        };
+        let index = self.free_header()?.ok_or_else(|| not_reserved(len))?;
         for (word, value) in self.mine().bodies[index].iter().zip(tag.body) {
             word.store(value, Ordering::Relaxed);
         }
-        let slot = self.outgoing(index);
-        slot.digest.store(tag.digest, Ordering::Relaxed);
-        slot.len.store(len as u64, Ordering::Relaxed);
-        self.writer.publish(&slot.number);
+        let buffer = match room {
+            Room::Packed => 0,
+            Room::Own(buffer) | Room::Answer(buffer) => buffer,
+        };
+        let about = About { len: len as u32, buffer, news: self.reader.released() as u32 };
+        let header = self.outgoing(index);
+        header.digest.store(tag.digest, Ordering::Relaxed);
+        header.about.store(about.word(), Ordering::Relaxed);
+        self.writer.publish(&header.number);
         self.ringer.ring();
+        match room {
+            Room::Packed => {}
+            Room::Own(buffer) => self.pool.sent(buffer),
+            Room::Answer(_) => self.answered.set(true),
+        }
         Ok(())
     }
 
     #[inline]
     fn peek(&self) -> Result<Option<Message<'_>>> {
-        let slot = self.incoming();
-        if !self.reader.arrived(&slot.number) {
-            return self.theirs().presence.check_after(|| self.reader.arrived(&slot.number)).map(|()| None);
+        let header = self.incoming();
+        if !self.reader.arrived(&header.number) {
+            let come = || self.reader.arrived(&header.number);
+            return self.theirs().presence.check_after(come).map(|()| None);
         }
-        let payload = slot.place(slot.len.load(Ordering::Relaxed)).ok_or_else(|| forged("a length"))?;
-        Ok(Some(Message { digest: slot.digest.load(Ordering::Relaxed), payload }))
+        let about = self.about(header)?;
+        let len = about.len as usize;
+        let room = if len <= PACKED { Room::Packed } else { Room::Own(about.buffer) };
+        let digest = header.digest.load(Ordering::Relaxed);
+        Ok(Some(Message { digest, payload: self.place(header, room, len) }))
     }
 
     fn body(&self) -> [u64; 4] {
@@ -304,10 +422,19 @@ impl Link for ShmLink {
     }
 
     fn release(&self) -> Result<()> {
-        if !self.reader.arrived(&self.incoming().number) {
+        let header = self.incoming();
+        if !self.reader.arrived(&header.number) {
             return Err(Error::usage("release without peek"));
         }
+        let about = self.about(header)?;
+        self.writer.hear(about.news);
         self.reader.release(&self.mine().released);
+        if about.len as usize > PACKED {
+            if !self.answered.take() {
+                self.pool.keep(about.buffer);
+            }
+            self.settle_buffers()?;
+        }
         self.ringer.ring();
         Ok(())
     }
@@ -366,18 +493,57 @@ mod tests {
     }
 
     #[test]
-    fn lengths_that_fit_no_slot_are_refused() {
+    fn headers_that_no_rank_could_mean_are_refused() {
         let (link, memory, _stream) = played();
-        let slot = &memory.rings[0][1];
-        slot.number.store(1, Ordering::Release);
-        for len in [SLOT as u64 + 1, 1 << 32, u64::MAX] {
-            slot.len.store(len, Ordering::Relaxed);
-            let error = link.peek().unwrap_err();
-            assert_eq!(error.kind(), Kind::PeerLost);
-            assert!(error.to_string().contains("wrote a length"), "{error}");
+        let header = &memory.rings[0][1];
+        header.number.store(1, Ordering::Release);
+        let (slot, theirs, mine) = (SLOT as u32, 0, BUFFERS / 2);
+        let cases = [
+            (slot + 1, theirs, "a length"),
+            (u32::MAX, theirs, "a length"),
+            (slot, mine, "a buffer"),
+            (slot, BUFFERS, "a buffer"),
+            (41, 255, "a buffer"),
+        ];
+        for (len, buffer, what) in cases {
+            header.about.store(About { len, buffer, news: 0 }.word(), Ordering::Relaxed);
+            for error in [link.peek().unwrap_err(), link.release().unwrap_err()] {
+                assert_eq!(error.kind(), Kind::PeerLost);
+                assert!(error.to_string().contains(&format!("wrote {what}")), "{error}");
+            }
         }
-        slot.len.store(SLOT as u64, Ordering::Relaxed);
+        // News that cannot be are no news.
+        header.about.store(About { len: slot, buffer: theirs, news: 99 }.word(), Ordering::Relaxed);
         assert_eq!(link.peek().unwrap().unwrap().payload.len(), SLOT);
+        link.release().unwrap();
+    }
+
+    #[test]
+    fn buffers_that_the_peer_cannot_return_are_refused() {
+        let (link, memory, _stream) = played();
+        memory.boards[0].returned.store(1 << BUFFERS, Ordering::Release);
+        for number in 0..u64::from(BUFFERS / 2) {
+            link.reserve(SLOT).unwrap().unwrap();
+            link.commit(SLOT, &TAG).unwrap();
+            memory.boards[0].released.store(number + 1, Ordering::Release);
+        }
+        assert!(link.reserve(SLOT).unwrap_err().to_string().contains("wrote a buffer"));
+    }
+
+    #[test]
+    fn an_answer_goes_back_in_the_buffer_that_came() {
+        let (link, memory, _stream) = played();
+        let header = &memory.rings[0][1];
+        header.about.store(About { len: 1000, buffer: 3, news: 0 }.word(), Ordering::Relaxed);
+        header.number.store(1, Ordering::Release);
+        let came = link.peek().unwrap().unwrap().payload;
+        let answer = link.answer(1000).unwrap().unwrap();
+        assert!(answer.same_place(came));
+        link.commit(1000, &TAG).unwrap();
+        link.release().unwrap();
+        let sent = About::of(memory.rings[1][1].about.load(Ordering::Relaxed));
+        assert_eq!((sent.len, sent.buffer), (1000, 3));
+        assert!(!link.reserve(1000).unwrap().unwrap().same_place(came), "it is the peer's again");
     }
 
     #[test]

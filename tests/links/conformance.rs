@@ -93,6 +93,58 @@ pub(crate) fn a_received_message_may_be_written(ends: [End; 2]) {
     }
 }
 
+/// As a chunk of an all-reduce goes: there, back with something added, and that is kept.
+pub(crate) fn answers_go_back(ends: [End; 2]) {
+    let b = &ends[1];
+    for (number, len) in [8, 40, 41, 3000, b.link.limits().slot].into_iter().cycle().take(60).enumerate() {
+        let (there, back) = (tag(number as u64), tag(!number as u64));
+        send(&ends, 0, &bytes(number as u64, len), &there);
+        let message = eventually(&ends, || b.link.peek());
+        assert_eq!(message.digest, there.digest);
+        let mut answer = read(message.payload);
+        answer.iter_mut().for_each(|byte| *byte ^= 0x55);
+        let place = eventually(&ends, || b.link.answer(len));
+        write(place, &answer);
+        b.link.commit(len, &back).unwrap();
+        b.link.release().unwrap();
+        let taken = take(&ends, 0);
+        assert!(taken.bytes == answer && taken.tag == back, "{len} bytes, {number}th");
+        // Another one in between, so that rooms come in another order.
+        if number % 3 == 0 {
+            send(&ends, 1, &bytes(7, 100), &back);
+            assert_eq!(take(&ends, 0).bytes, bytes(7, 100));
+        }
+    }
+}
+
+/// However many messages one end has sent and kept, each can still have all its credit on their way.
+pub(crate) fn credit_is_never_lost(ends: [End; 2]) {
+    let credit = ends[0].link.limits().credit as u64;
+    let len = 5000;
+    let mut random = 1;
+    for _ in 0..200 {
+        random = mix(random);
+        let from = (random % 2) as usize;
+        for number in 0..credit {
+            assert!(ends[from].try_send(&bytes(number, len), &tag(number)).unwrap(), "{number} of {credit}");
+            // Some are answered at once, from where they lie.
+            if random >> number & 4 != 0 {
+                let answered = read(eventually(&ends, || ends[1 - from].link.peek()).payload);
+                write(eventually(&ends, || ends[1 - from].link.answer(len)), &answered);
+                ends[1 - from].link.commit(len, &tag(number)).unwrap();
+                ends[1 - from].link.release().unwrap();
+                assert!(take(&ends, from).bytes == answered);
+            }
+        }
+        while let Some(taken) = ends[1 - from].try_take().unwrap() {
+            assert_eq!(taken.bytes.len(), len);
+        }
+        for end in &ends {
+            end.link.settled().unwrap();
+        }
+    }
+}
+
 pub(crate) fn both_directions_at_once(ends: [End; 2]) {
     let len = ends[0].link.limits().slot / 3;
     for number in 0..40 {
