@@ -40,6 +40,12 @@ impl Topology {
         Self { cores: (0..self.size()).map(core).collect(), ..self }
     }
 
+    /// The same where each rank counts to the core of that number.
+    #[must_use]
+    pub fn on_cores(self, cores: Vec<u32>) -> Self {
+        Self { cores, ..self }
+    }
+
     /// The same where ranks of one host can share memory, or cannot.
     #[must_use]
     pub fn sharing_memory(self, shares_memory: bool) -> Self {

@@ -25,6 +25,8 @@
 //! all-reduce within a node of MPICH's "release-gather" collectives and of XHC in Open MPI, with cores in
 //! place of caches and the parallel leaders of DPML, Bayatpour et al. 2017.)
 
+use std::collections::BTreeMap;
+
 use super::Algorithm;
 use crate::plan::{Builder, Collective, CollectiveKind, LaneBuilder, Source, Span};
 use crate::plan::{board, input, output, scratch};
@@ -65,12 +67,12 @@ struct Groups {
 
 impl Groups {
     fn new(rank: usize, topology: &Topology) -> Self {
-        let cores = (0..topology.size()).map(|rank| topology.core(rank)).max().unwrap_or(0) + 1;
-        let mut all = vec![Vec::new(); cores.min(MOST_GROUPS)];
-        let of = |rank: usize| topology.core(rank) % MOST_GROUPS;
-        (0..topology.size()).for_each(|rank| all[of(rank)].push(rank));
-        let mine = all[..of(rank)].iter().filter(|group| !group.is_empty()).count();
-        all.retain(|group| !group.is_empty());
+        let mut by_core = BTreeMap::<usize, Vec<usize>>::new();
+        for rank in 0..topology.size() {
+            by_core.entry(topology.core(rank) % MOST_GROUPS).or_default().push(rank);
+        }
+        let all: Vec<_> = by_core.into_values().collect();
+        let mine = all.iter().position(|group| group.contains(&rank)).unwrap_or(0);
         let place = all[mine].iter().position(|&member| member == rank).unwrap_or(0);
         Self { all, mine, place }
     }

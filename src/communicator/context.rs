@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use super::Communicator;
 use super::choice::Settings;
 use super::core::Group;
+use super::cores::Cores;
 use super::progress::Progress;
 use crate::bootstrap::{self, Bootstrap, Door, Roster, Secret};
 use crate::config::Config;
@@ -33,8 +34,8 @@ pub(super) struct Context {
     /// In the order of preference.
     transports: Vec<Box<dyn Transport>>,
     patience: Patience,
-    /// The fewest cores of any rank's host.
-    cores: u32,
+    /// Who stands where in the job.
+    topology: Topology,
     /// The most payload bytes of a message over any transport that two ranks use.
     slot: usize,
     progress: OnceLock<Progress>,
@@ -54,10 +55,12 @@ impl Context {
         let tcp = transport::tcp_doors(&transports);
         let roster = Roster::gather(bootstrap, &mut door, tcp, &config.ports)?;
         let here = roster.hosts.iter().filter(|host| **host == roster.hosts[me]).count();
-        let patience = Patience::for_host(here, cores());
-        let cores = fewest_cores(bootstrap)?;
+        let cores = Cores::gather(bootstrap)?;
+        let patience = Patience::for_host(here, cores.of_host(&roster.hosts, roster.hosts[me]));
+        let shares_memory = shares_memory(&roster, &transports);
+        let topology = cores.topology(&roster.hosts).sharing_memory(shares_memory);
         let slot = smallest_slot(&roster, &transports);
-        Ok(Self { me, roster, door, transports, patience, cores, slot, progress: OnceLock::new() })
+        Ok(Self { me, roster, door, transports, patience, topology, slot, progress: OnceLock::new() })
     }
 
     /// Opens a link of a communicator.
@@ -178,11 +181,6 @@ impl Context {
     }
 }
 
-/// Cores that this process may use.
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get())
-}
-
 /// The smallest slot of the transports that some two ranks use. What connects two ranks depends on their
 /// hosts, so it is enough to ask about each rank and one rank of each host.
 fn smallest_slot(roster: &Roster, transports: &[Box<dyn Transport>]) -> usize {
@@ -205,13 +203,6 @@ fn shares_memory(roster: &Roster, transports: &[Box<dyn Transport>]) -> bool {
         let transport = transports.iter().find(|transport| transport.reach(first, &nodes[rank]).is_ok());
         transport.is_some_and(|transport| transport.handover().is_some())
     })
-}
-
-/// The fewest cores that any rank may use; all ranks agree on it.
-fn fewest_cores(bootstrap: &mut dyn Bootstrap) -> Result<u32> {
-    let all = bootstrap.all_gather(&(cores() as u32).to_le_bytes())?;
-    let all = all.iter().map(|bytes| bytes.as_slice().try_into().map_or(1, u32::from_le_bytes));
-    Ok(all.min().unwrap_or(1))
 }
 
 /// What a rank's environment says must not differ from what the others' says: plans are chosen by it.
@@ -287,9 +278,7 @@ impl Communicator {
     ) -> Result<Self> {
         let context = Context::join(bootstrap, config, transports)?;
         let (rank, size) = (bootstrap.rank(), bootstrap.size());
-        let topology = Topology::new(context.roster.hosts.clone())
-            .with_cores(context.cores as usize)
-            .sharing_memory(shares_memory(&context.roster, &context.transports));
+        let topology = context.topology.clone();
         let group = Group { id: 0, rank, members: (0..size as u32).collect(), topology };
         Self::new(Arc::new(context), group, Settings::of(config)?)
     }
