@@ -1,39 +1,33 @@
-//! Ranks that share memory add up on a board, each core into an accumulator of its own: for hosts with more
-//! ranks than cores.
+//! Ranks that share memory add up on a board, those of each core into an accumulator of its own: for hosts
+//! with more ranks than cores.
 //!
 //! ```text
-//!   core 0                          core 1
-//!   rank 0  in → A                  rank 3  in → B                each in its turn,
-//!      ↓                               ↓
-//!   rank 1  A ⊕ in → A              rank 4  B ⊕ in → B
-//!      ↓                               ↓
-//!   rank 2  A[1] ⊕ in → A[1]  ◀──▶  rank 5  B[0] ⊕ in → B[0]      the last one leads;
-//!           A[0] ⊕ in ⊕ B[0]                A[1] ⊕ B[1] ⊕ in      leader j finishes block j
-//!           → A[0], B[0]      ◀──▶          → B[1], A[1]          and stores it into every accumulator;
-//!      ↓                               ↓
-//!   rank 0  A → out                 rank 3  B → out               and around again: each copies it out,
-//!      ↓    next: in → A'              ↓    next: in → B'         then begins the next round on the other page
+//!   core 0                                   core 1
+//!   rank 0  in → b0                          rank 3  in → b3         each leaves its input on the board
+//!   rank 1  in → b1                          rank 4  in → b4
+//!   rank 2  b0 ⊕ b1 ⊕ in → b2  [1]    ◀──▶   rank 5  ... → b5  [0]   the last one leads: it adds up what the
+//!           b0 ⊕ b1 ⊕ in ⊕ b5  [0]                   ... → b5  [1]   other leader finishes, and with that one's
+//!           → b2, b5                  ◀──▶           → b5, b2        sum its own block, into both sums
+//!   all     b2 → out                         all     b5 → out        and each copies its core's
 //! ```
 //!
-//! | collective | time, for c cores with n/c ranks each, s the time of a switch       |
-//! | ---------- | ------------------------------------------------------------------- |
-//! | all_reduce | n/c (2 N γ + s) + (c-1)/c N (β + γ) + 4 α                           |
+//! | collective | time, for c cores with n/c ranks each, s the time of a switch     |
+//! | ---------- | ----------------------------------------------------------------- |
+//! | all_reduce | n/c (3 N γ + s) + (c-1)/c N (β + γ) + 4 α                         |
 //!
-//! A turn goes around the ranks of a core, so that a round costs a core one switch for each of its ranks; what
-//! they add up stays in the core's cache. Only the leaders' blocks cross, once each way, and each line is
-//! stored where it was read, so that it moves from cache to cache instead of being shared by two. (The
-//! all-reduce within a node of MPICH's "release-gather" collectives and of XHC in Open MPI, with cores in
-//! place of caches and the parallel leaders of DPML, Bayatpour et al. 2017.)
+//! Whoever runs can do all of its next round but what the leader does, so that a round costs a core one
+//! switch for each of its ranks, in whatever order they run; what they add up stays in the core's cache. Only
+//! the leaders' blocks cross, once each way, and each line is stored where it was read, so that it moves from
+//! cache to cache instead of being shared by two. (The all-reduce within a node of MPICH's "release-gather"
+//! collectives and of XHC in Open MPI, with cores in place of caches and the parallel leaders of DPML,
+//! Bayatpour et al. 2017.)
 
 use std::collections::BTreeMap;
 
 use super::Algorithm;
 use crate::plan::{Builder, Collective, CollectiveKind, LaneBuilder, Source, Span};
-use crate::plan::{board, input, output, scratch};
+use crate::plan::{board, input, output};
 use crate::topology::Topology;
-
-/// The most accumulators.
-const MOST_GROUPS: usize = 64;
 
 /// See the module's page.
 pub(super) struct Board;
@@ -52,106 +46,112 @@ impl Algorithm for Board {
     }
 
     fn write(&self, _: Collective, rank: usize, topology: &Topology) -> Builder {
-        all_reduce(&Groups::new(rank, topology))
+        all_reduce(rank, &Groups::new(rank, topology))
     }
 }
 
-/// The ranks of each core, and where this rank stands.
+/// The ranks of each core.
 struct Groups {
-    /// In the order of their cores' numbers.
+    /// In the order of their cores' numbers; the last of each leads.
     all: Vec<Vec<usize>>,
-    /// This rank's group, and its place there.
+    /// The number of this rank's.
     mine: usize,
-    place: usize,
 }
 
 impl Groups {
     fn new(rank: usize, topology: &Topology) -> Self {
         let mut by_core = BTreeMap::<usize, Vec<usize>>::new();
         for rank in 0..topology.size() {
-            by_core.entry(topology.core(rank) % MOST_GROUPS).or_default().push(rank);
+            by_core.entry(topology.core(rank)).or_default().push(rank);
         }
         let all: Vec<_> = by_core.into_values().collect();
         let mine = all.iter().position(|group| group.contains(&rank)).unwrap_or(0);
-        let place = all[mine].iter().position(|&member| member == rank).unwrap_or(0);
-        Self { all, mine, place }
+        Self { all, mine }
     }
 
-    /// The member of this rank's group whose turn comes after this rank's, or came before it.
-    fn neighbour(&self, forward: bool) -> usize {
+    fn leader(&self, group: usize) -> usize {
+        self.all[group][self.all[group].len() - 1]
+    }
+
+    /// The ranks of this rank's group that do not lead.
+    fn members(&self) -> &[usize] {
         let group = &self.all[self.mine];
-        group[(self.place + if forward { 1 } else { group.len() - 1 }) % group.len()]
+        &group[..group.len() - 1]
     }
 
     /// The leaders of the other groups.
     fn other_leaders(&self) -> impl Iterator<Item = usize> + '_ {
-        let others = self.all.iter().enumerate().filter(|(group, _)| *group != self.mine);
-        others.map(|(_, group)| group[group.len() - 1])
+        (0..self.all.len()).filter(|&group| group != self.mine).map(|group| self.leader(group))
     }
 }
 
-/// Block b is finished by the leader of group b; bank g is the accumulator of group g.
-fn all_reduce(groups: &Groups) -> Builder {
-    let Groups { ref all, mine, place } = *groups;
-    let (count, bank, last) = (all.len(), mine as u8, all[mine].len() - 1);
-    let (whole, sum) = (input(0).wide(count), board(bank, 0).wide(count));
-    let mut plan = Builder::new(count, 0).board(count as u8);
+/// Block b is finished by the leader of group b; bank r is written by rank r, that of a leader by all
+/// leaders.
+fn all_reduce(rank: usize, groups: &Groups) -> Builder {
+    let blocks = groups.all.len();
+    let ranks: usize = groups.all.iter().map(Vec::len).sum();
+    let leader = groups.leader(groups.mine);
+    let mut plan = Builder::new(blocks, 0).board(ranks as u8);
     let mut lane = plan.lane(0);
-    if place > 0 {
-        lane.await_signal(groups.neighbour(false));
-    }
-    if place < last {
-        match place {
-            0 => lane.copy(whole, sum),
-            _ => lane.reduce(sum, whole, sum),
-        };
-        lane.signal(groups.neighbour(true)).await_signal(groups.neighbour(false));
+    if rank == leader {
+        lead(&mut lane, rank, groups);
     } else {
-        lead(&mut lane, groups);
+        lane.copy(input(0).wide(blocks), board(rank as u8, 0).wide(blocks));
+        lane.signal(leader).await_signal(leader);
     }
-    lane.copy(sum, output(0).wide(count));
-    // The one before the leader has nobody to tell.
-    if last > 0 && place + 1 != last {
-        lane.signal(groups.neighbour(true));
-    }
+    lane.copy(board(leader as u8, 0).wide(blocks), output(0).wide(blocks));
     plan
 }
 
-/// What the last rank of a group does when all others have added theirs.
-fn lead(lane: &mut LaneBuilder<'_>, groups: &Groups) {
-    let Groups { ref all, mine, place } = *groups;
-    let (count, bank) = (all.len(), mine as u8);
-    if count > 1 {
+/// What the leader `rank` does until the result lies in its bank.
+fn lead(lane: &mut LaneBuilder<'_>, rank: usize, groups: &Groups) {
+    let blocks = groups.all.len();
+    let mine = |block: usize, count: usize| {
+        let members = groups.members().iter().map(move |&member| board(member as u8, block).wide(count));
+        members.chain([input(block).wide(count)]).map(Source::from)
+    };
+    groups.members().iter().for_each(|&member| _ = lane.await_signal(member));
+    if blocks > 1 {
         // The other leaders' blocks lie behind this one's, around to the one before it.
-        let (theirs, sum) = (input(mine + 1).wide(count - 1), board(bank, mine + 1).wide(count - 1));
-        match place {
-            0 => lane.copy(theirs, sum),
-            _ => lane.reduce(sum, theirs, sum),
-        };
-        groups.other_leaders().for_each(|leader| _ = lane.signal(leader));
-        groups.other_leaders().for_each(|leader| _ = lane.await_signal(leader));
+        let (first, count) = (groups.mine + 1, blocks - 1);
+        let theirs: Vec<Source> = mine(first, count).collect();
+        fold(lane, &theirs, board(rank as u8, first).wide(count));
+        meet(lane, groups);
     }
-    let mut operands: Vec<Source> = Vec::new();
-    for group in 0..count {
-        if group != mine || place > 0 {
-            operands.push(board(group as u8, mine).into());
+    let own = groups.mine;
+    let operands = (0..blocks).flat_map(|group| -> Vec<Source> {
+        if group == own {
+            mine(own, 1).collect()
+        } else {
+            vec![board(groups.leader(group) as u8, own).into()]
         }
-        if group == mine {
-            operands.push(input(mine).into());
-        }
+    });
+    let sum = board(rank as u8, own);
+    fold(lane, &operands.collect::<Vec<_>>(), sum);
+    lane.finish(sum, sum);
+    groups.other_leaders().for_each(|other| {
+        lane.copy(sum, board(other as u8, own));
+    });
+    if blocks > 1 {
+        meet(lane, groups);
     }
-    fold(lane, &operands, mine, board(bank, mine));
-    for group in (0..count).filter(|&group| group != mine) {
-        lane.copy(board(bank, mine), board(group as u8, mine));
-    }
+    groups.members().iter().for_each(|&member| _ = lane.signal(member));
+}
+
+/// All leaders wait for each other.
+fn meet(lane: &mut LaneBuilder<'_>, groups: &Groups) {
     groups.other_leaders().for_each(|leader| _ = lane.signal(leader));
     groups.other_leaders().for_each(|leader| _ = lane.await_signal(leader));
 }
 
-/// Combines two or more operands from left to right, and finishes.
-fn fold(lane: &mut LaneBuilder<'_>, operands: &[Source], block: usize, into: Span) {
-    let sum = scratch(0, block);
-    lane.reduce(operands[0], operands[1], sum);
-    operands[2..].iter().for_each(|&operand| _ = lane.reduce(sum, operand, sum));
-    lane.finish(sum, into);
+/// Combines operands from left to right.
+fn fold(lane: &mut LaneBuilder<'_>, operands: &[Source], into: Span) {
+    match *operands {
+        [Source::Local(only)] => _ = lane.copy(only, into),
+        [first, second, ref more @ ..] => {
+            lane.reduce(first, second, into);
+            more.iter().for_each(|&operand| _ = lane.reduce(into, operand, into));
+        }
+        _ => {}
+    }
 }

@@ -17,7 +17,7 @@ mod ring;
 mod tree;
 
 use crate::error::Error;
-use crate::plan::{Builder, Collective, CollectiveKind, Plan, fuse, input, output};
+use crate::plan::{Builder, Collective, CollectiveKind, MOST_BANKS, Plan, fuse, input, output};
 use crate::topology::Topology;
 
 /// One way to do some of the collectives, for any number of ranks.
@@ -57,7 +57,8 @@ pub trait Algorithm: Sync {
 
     /// The plan of `rank` as it was written.
     fn simple(&self, collective: Collective, rank: usize, topology: &Topology) -> Option<Plan> {
-        let does = self.does(collective.kind) && (!self.uses_board() || topology.has_board());
+        let does = self.does(collective.kind)
+            && (!self.uses_board() || topology.has_board() && topology.size() <= MOST_BANKS);
         does.then(|| match topology.size() {
             1 => alone(collective).simple(),
             _ => self.write(collective, rank, topology).simple(),

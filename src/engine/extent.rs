@@ -137,7 +137,6 @@ impl<'a> Extents<'a> {
     #[inline]
     pub fn piece(&self, memory: Memory, block: usize, round: usize) -> Range<usize> {
         let elements = match (memory, self.shape) {
-            // The board's banks lie one after the other, too, in each of its pages.
             (Memory::Scratch(bank) | Memory::Board(bank), _) => {
                 let start = (usize::from(bank) * self.blocks + block) * self.chunk;
                 start..start + self.len(block, round)

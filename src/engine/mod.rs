@@ -147,7 +147,8 @@ impl<'a> Ride<'a> {
         if route.plan.scratch > 0 {
             scratch.ensure(extents.bank() * usize::from(route.plan.scratch));
         }
-        let (tag, board) = (request.signature.tag(), route.board.as_ref());
+        let (tag, board) =
+            (request.signature.tag(), route.board.as_ref().map_or_else(View::empty, Board::view));
         let call = Call { tag, extents, scratch: scratch.view(), board, request };
         Self { route, links, call }
     }

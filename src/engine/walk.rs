@@ -13,7 +13,6 @@ use std::ops::Range;
 use smallvec::{SmallVec, smallvec};
 
 use super::Request;
-use super::board::Board;
 use super::extent::Extents;
 use super::link::{Links, Wanted};
 use super::route::{Hop, Move, Operand, Route};
@@ -39,7 +38,7 @@ pub struct Call<'a> {
     /// The engine's own memory.
     pub scratch: View<'a>,
     /// What all ranks see, where the plan has it.
-    pub board: Option<&'a Board>,
+    pub board: View<'a>,
 }
 
 /// How far a walk has come.
@@ -75,8 +74,6 @@ struct Cursor {
 pub struct Walk {
     cursors: SmallVec<[Cursor; 2]>,
     tokens: Tokens,
-    /// How many rounds were walked over the board before.
-    walked: usize,
 }
 
 /// Tokens posted and not yet joined, by (from, to) lane.
@@ -92,16 +89,15 @@ enum Tried {
 impl Walk {
     /// A walk that has not begun.
     pub fn new(route: &Route) -> Self {
-        let cursors = smallvec![Cursor::default(); route.lanes.len()];
-        Self { cursors, tokens: Tokens::default(), walked: route.board.as_ref().map_or(0, Board::walked) }
+        Self { cursors: smallvec![Cursor::default(); route.lanes.len()], tokens: Tokens::default() }
     }
 
     /// Takes every step that can be taken now.
     pub fn advance(&mut self, route: &Route, links: &Links, call: &Call<'_>) -> Result<Progress> {
-        let Self { cursors, tokens, walked } = self;
+        let Self { cursors, tokens } = self;
         let (mut moved, mut done) = (false, true);
         for (lane, (cursor, hops)) in cursors.iter_mut().zip(&route.lanes).enumerate() {
-            moved |= cursor.advance(lane as u8, hops, (tokens, *walked), links, call)?;
+            moved |= cursor.advance(lane as u8, hops, tokens, links, call)?;
             done &= cursor.done;
         }
         if moved && !done {
@@ -109,13 +105,7 @@ impl Walk {
         }
         // Asked while blocked, too: what waits in this process must go out, or nobody would answer.
         let settled = links.settled(&route.links)?;
-        if !done || !settled {
-            return Ok(Progress::Blocked);
-        }
-        if let Some(board) = &route.board {
-            board.walk(*walked, call.extents.rounds());
-        }
-        Ok(Progress::Done)
+        Ok(if done && settled { Progress::Done } else { Progress::Blocked })
     }
 
     /// Where each unfinished lane stands: lane, round, step and what it waits for.
@@ -130,7 +120,7 @@ impl Cursor {
         &mut self,
         lane: u8,
         hops: &[Hop],
-        (tokens, walked): (&mut Tokens, usize),
+        tokens: &mut Tokens,
         links: &Links,
         call: &Call<'_>,
     ) -> Result<bool> {
@@ -143,7 +133,7 @@ impl Cursor {
                 continue;
             };
             let tried = match hop {
-                Hop::Move(step) => Moving { step, round: self.round, walked, call }.attempt(links)?,
+                Hop::Move(step) => Moving { step, round: self.round, call }.attempt(links)?,
                 Hop::Post(to) => tokens.post(lane, *to),
                 Hop::Join(from) => tokens.join(*from, lane),
                 Hop::Signal(to) => signal(links, *to, call)?,
@@ -220,8 +210,6 @@ fn mismatch(signature: &Signature, at: u32, links: &Links) -> Error {
 struct Moving<'r, 'c> {
     step: &'r Move,
     round: usize,
-    /// See [`Walk`].
-    walked: usize,
     call: &'r Call<'c>,
 }
 
@@ -317,10 +305,7 @@ impl<'c> Moving<'_, 'c> {
             Memory::Input => self.call.request.input,
             Memory::Output => self.call.request.output,
             Memory::Scratch(_) => self.call.scratch,
-            Memory::Board(_) => {
-                let board = self.call.board.expect("a plan with a board is routed over one");
-                board.page(self.walked, self.round)
-            }
+            Memory::Board(_) => self.call.board,
         };
         place.part(self.piece(span, index))
     }

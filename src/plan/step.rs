@@ -35,17 +35,17 @@ pub enum Memory {
     Output,
     /// A bank of the engine's own; one chunk per block, reused in every round.
     Scratch(u8),
-    /// A bank that all ranks see: block b is the same memory on each of them. One chunk per block in each
-    /// of [`PAGES`] pages, which rounds take in turn, also from one call to the next.
+    /// A bank that all ranks see: block b is the same memory on each of them. One chunk per block, reused
+    /// in every round, and in every call that walks the same plan.
     Board(u8),
 }
 
-/// How many rounds a board holds: what one round left there may still be read during the next one.
-pub const PAGES: u32 = 2;
+/// How many banks a board has at most.
+pub const MOST_BANKS: usize = 255;
 
-/// The most bytes of one page of a bank of the board. Rounds cost each core a switch between all of its
-/// ranks, and what is worked on should stay in a core's second-level cache.
-const BANK: usize = 512 << 10;
+/// The bytes of a bank of the board. A round costs each core a switch between all of its ranks, and what is
+/// worked on should stay in a core's second-level cache.
+const BANK: usize = 128 << 10;
 
 /// Chunks on the board begin on this boundary, in bytes.
 const LINE: usize = 64;
@@ -267,6 +267,6 @@ impl Plan {
 
     /// The bytes of the board.
     pub fn board_len(&self) -> usize {
-        usize::from(self.board) * PAGES as usize * self.blocks as usize * self.board_chunk()
+        usize::from(self.board) * self.blocks as usize * self.board_chunk()
     }
 }

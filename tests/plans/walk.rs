@@ -3,9 +3,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use kolo::plan::{Collective, CollectiveKind, Memory, PAGES, Plan, Source, Span, Step};
+use kolo::plan::{Collective, CollectiveKind, Memory, Plan, Source, Span, Step};
 
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 3;
 
 /// What went into a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Walk<'_> {
     fn key(&self, place: Place, block: u32) -> (usize, Memory, u32, usize) {
         match place.span.memory {
             Memory::Input if self.in_place => (place.rank, Memory::Output, block, place.round),
-            Memory::Board(_) => (usize::MAX, place.span.memory, block, place.round % PAGES as usize),
+            Memory::Board(_) => (usize::MAX, place.span.memory, block, 0),
             Memory::Scratch(_) => (place.rank, place.span.memory, block, 0),
             memory => (place.rank, memory, block, place.round),
         }

@@ -2,7 +2,7 @@
 
 use super::value::Value;
 use crate::plan::collective::{Collective, CollectiveKind};
-use crate::plan::step::{Memory, PAGES, Plan, Span};
+use crate::plan::step::{Memory, Plan, Span};
 
 /// In how many rounds each block has elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Memories {
     ) -> Self {
         let blocks = plans[0].blocks;
         let scratch = |plan: &Plan| u32::from(plan.scratch) * blocks;
-        let board = u32::from(plans[0].board) * PAGES * blocks;
+        let board = u32::from(plans[0].board) * blocks;
         let reused: Vec<u32> = plans.iter().map(scratch).chain([board]).collect();
         let cells = |&reused: &u32| vec![Value::UNDEFINED; (rounds * blocks + reused) as usize];
         let mut memories = Self {
@@ -88,8 +88,7 @@ impl Memories {
         let row = match memory {
             Memory::Input if !self.in_place => return None,
             Memory::Input | Memory::Output => round,
-            Memory::Scratch(bank) => self.rounds + u32::from(bank),
-            Memory::Board(bank) => self.rounds + u32::from(bank) * PAGES + round % PAGES,
+            Memory::Scratch(bank) | Memory::Board(bank) => self.rounds + u32::from(bank),
         };
         Some((row * self.blocks + block) as usize)
     }

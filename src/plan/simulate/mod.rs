@@ -34,14 +34,12 @@ use super::collective::{Collective, CollectiveKind};
 use super::id::plan_id;
 use super::net::Net;
 use super::refusal::Refusal;
-use super::step::{PAGES, Plan};
+use super::step::Plan;
 
 /// Messages that may wait on every link, at the least; what runs with fewer runs with more.
 pub const CREDIT: u8 = 2;
-/// Rounds of a run: one that begins, one that finds scratch used, one more for what needs two to show. The
-/// pages of a board are found used later.
+/// Rounds of a run: one that begins, one that finds scratch used, one more for what needs two to show.
 const ROUNDS: u32 = 3;
-const BOARD_ROUNDS: u32 = PAGES + 2;
 /// Steps of all ranks up to which every mode is run, and up to which more than one round is.
 const ALL_MODES: u64 = 4 << 20;
 const ALL_ROUNDS: u64 = 16 << 20;
@@ -139,13 +137,10 @@ fn at_least_credit(
 /// Under which circumstances to run.
 fn modes(collective: Collective, plans: &[Plan], net: &Net<Slots>, steps: u64) -> Vec<Mode> {
     let lanes = net.lanes.len() as u64;
-    let boards = plans[0].board > 0;
-    let rounds = if boards { BOARD_ROUNDS } else { ROUNDS };
     // A rank with one lane, nothing lent and no board cannot conflict with anybody.
     let needed = collective.kind == CollectiveKind::Barrier
-        || boards
-        || plans.iter().any(|plan| plan.lends || plan.lanes.len() > 1);
-    let affordable = net.messages * u64::from(rounds) * lanes <= CLOCK_WORK
+        || plans.iter().any(|plan| plan.lends || plan.lanes.len() > 1 || plan.board > 0);
+    let affordable = net.messages * u64::from(ROUNDS) * lanes <= CLOCK_WORK
         && net.links.len() as u64 * lanes <= CLOCK_WORDS
         && plans.len() as u64 * u64::from(plans[0].blocks) <= CLOCK_WORDS >> 4;
     let ordered = match (needed, affordable) {
@@ -153,12 +148,12 @@ fn modes(collective: Collective, plans: &[Plan], net: &Net<Slots>, steps: u64) -
         (true, true) => Ordered::Yes,
         (true, false) => Ordered::No,
     };
-    let plain = Mode { credit: 1, in_place: false, rounds, lengths: Lengths::Even, ordered };
+    let plain = Mode { credit: 1, in_place: false, rounds: ROUNDS, lengths: Lengths::Even, ordered };
     if collective.kind == CollectiveKind::Barrier {
         return vec![Mode { rounds: 1, lengths: Lengths::Nothing, ..plain }];
     }
     if steps > ALL_MODES {
-        return vec![Mode { rounds: if steps > ALL_ROUNDS { 1 } else { rounds }, ..plain }];
+        return vec![Mode { rounds: if steps > ALL_ROUNDS { 1 } else { ROUNDS }, ..plain }];
     }
     let all_to_all = collective.kind == CollectiveKind::AllToAll;
     let mut lengths = vec![Lengths::Even];
