@@ -278,7 +278,7 @@ fn races_on_the_board() {
     check(
         kind,
         &over_the_board(true, false),
-        "rank 0, lane 0, step 0 (copy: in[0] -> board0[0]): it overwrites block 0 of board0[0] while rank 1 may be using it",
+        "rank 1, lane 0, step 1 (copy: board0[0] -> out[0]): it reads block 0 of board0[0], which rank 0 writes at no certain time",
     );
     check(
         kind,
