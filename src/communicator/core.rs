@@ -9,12 +9,14 @@ use super::choice::{self, Choice, Explanation, Settings};
 use super::context::Context;
 use crate::algorithm;
 use crate::algorithm::choose::Needs;
+use crate::dtype::Dtype;
 use crate::engine::{
-    Board, Engine, Request, Ride, Route, Routine, Shape, Signature, Wait, Walk, aborted, mix,
+    Board, Engine, Request, Ride, Route, Routine, Shape, Signature, Stamp, Wait, Walk, aborted, mix,
 };
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
 use crate::memory::{Bell, Scratch, View};
+use crate::op::OpKind;
 use crate::plan::{self, Collective, CollectiveKind, Plan};
 use crate::topology::Topology;
 
@@ -40,15 +42,20 @@ struct Destination {
     peers: (Option<u32>, Option<u32>),
 }
 
-/// What the destination of a call depends on, besides the settings.
+/// What a call is, but for its number and its memory: what its destination and its signature depend on,
+/// besides the settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Errand {
     routine: Routine,
-    root: u32,
-    peers: (Option<u32>, Option<u32>),
-    /// Of all blocks together.
-    bytes: usize,
+    dtype: Dtype,
+    op: Option<OpKind>,
     needs: Needs,
+    root: u32,
+    /// Of all blocks together, as far as all ranks know it.
+    count: usize,
+    /// A hash of the counts, where they differ.
+    counts: u64,
+    peers: (Option<u32>, Option<u32>),
 }
 
 impl Errand {
@@ -56,26 +63,26 @@ impl Errand {
         let Self { routine, root, peers, .. } = *self;
         Destination { routine, root, algorithm, peers }
     }
+
+    fn signature(&self, communicator: u64, sequence: u64, algorithm: u8) -> Signature {
+        let Self { routine, dtype, op, root, count, counts, .. } = *self;
+        let count = count as u64;
+        Signature { communicator, sequence, count, routine, dtype, op, algorithm, root, counts }
+    }
 }
 
-/// Where the last call went: most calls are like the one before.
+/// A call's way. Most calls are like the one before, and take the same but for the number.
 #[derive(Clone, Copy, Debug)]
 struct Trip {
     errand: Errand,
-    algorithm: u8,
     route: usize,
+    signature: Signature,
+    stamp: Stamp,
 }
 
 /// The algorithm of the barrier by which ranks agree on a call before they open links for it: few links
 /// for each rank, and every rank hears of every other one in few hops.
 const AGREEMENT: &str = "doubling";
-
-/// A call that has begun: its route and what its messages say.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Begun {
-    route: usize,
-    pub(super) signature: Signature,
-}
 
 /// See the module.
 pub(crate) struct Core {
@@ -89,7 +96,7 @@ pub(crate) struct Core {
     /// The input times its factor, for pre-multiplied sums.
     prescaled: Scratch,
     settings: Settings,
-    last: Option<Trip>,
+    trip: Option<Trip>,
 }
 
 impl Core {
@@ -112,7 +119,7 @@ impl Core {
             failed: None,
             prescaled: Scratch::default(),
             settings,
-            last: None,
+            trip: None,
         })
     }
 
@@ -122,7 +129,7 @@ impl Core {
 
     /// The settings, to be changed: the next call chooses anew.
     pub(super) fn settings_mut(&mut self) -> &mut Settings {
-        self.last = None;
+        self.trip = None;
         &mut self.settings
     }
 
@@ -132,86 +139,108 @@ impl Core {
 
     /// Runs a call to its end, on the calling thread.
     pub(super) fn run(&mut self, ask: &Ask, input: View<'_>, output: View<'_>) -> Result<()> {
-        let begun = self.begin(ask, input)?;
-        let input = prescaled(ask, input, &mut self.prescaled);
-        let request = request(ask, &begun, input, output);
-        let walk = || self.engine.run(&self.routes[begun.route].1, &request, self.settings.deadline);
+        self.begin(ask, input)?;
+        let allowed = self.settings.deadline;
+        let walk = || {
+            let (engine, route, request) = self.call(ask, (input, output));
+            engine.run(route, &request, allowed)
+        };
         match catch_unwind(AssertUnwindSafe(walk)) {
-            Ok(outcome) => outcome.map_err(|error| self.fail(error, &begun.signature)),
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.fail(error)),
             Err(panic) => {
                 // Peers must not wait for a rank whose operator panicked, nor read what it lent.
-                self.fail(panicked(), &begun.signature);
+                self.fail(panicked());
                 resume_unwind(panic)
             }
         }
     }
 
     /// Finds the route of a call, opening its links where they are not open yet.
-    pub(super) fn begin(&mut self, ask: &Ask, input: View<'_>) -> Result<Begun> {
+    #[inline]
+    pub(super) fn begin(&mut self, ask: &Ask, input: View<'_>) -> Result<()> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
         let errand = self.errand(ask);
-        let last = self.last.filter(|last| last.errand == errand);
-        let algorithm = match last {
-            Some(last) => last.algorithm,
-            None => self.algorithm(&errand)?,
-        };
-        let collective = matches!(ask.routine, Routine::Collective(_));
-        self.sequence += u64::from(collective);
-        let signature = Signature {
-            communicator: self.group.id,
-            sequence: if collective { self.sequence } else { 0 },
-            count: ask.count(self.group.members.len()) as u64,
-            routine: ask.routine,
-            dtype: ask.dtype,
-            op: ask.reduction.as_ref().map(|by| by.op),
-            algorithm,
-            root: errand.root,
-            counts: ask.counts_hash(),
-        };
-        let route = match last {
-            Some(last) => last.route,
-            None => {
-                let wanted = errand.destination(algorithm);
-                let route = match self.find(wanted) {
-                    Some(route) => route,
-                    None => {
-                        let opened = self.agree_and_open(ask, wanted, &signature);
-                        opened.map_err(|error| self.fail(error, &signature))?
-                    }
-                };
-                self.last = Some(Trip { errand, algorithm, route });
-                route
+        let number = self.sequence + u64::from(matches!(ask.routine, Routine::Collective(_)));
+        match &mut self.trip {
+            Some(trip) if trip.errand == errand => {
+                trip.signature.sequence = if ask.routine == Routine::PointToPoint { 0 } else { number };
             }
-        };
+            _ => self.set_course(ask, errand, number)?,
+        }
+        self.sequence = number;
         // Only now, with its links open, can the peers learn of it.
         if self.abort().load(Ordering::Relaxed) {
-            return Err(self.fail(aborted(), &signature));
+            return Err(self.fail(aborted()));
         }
         if let Some(reducer) = ask.prescales() {
             self.prescaled.ensure(input.len());
             reducer.prescale(self.prescaled.view().part(0..input.len()), input);
         }
-        Ok(Begun { route, signature })
+        Ok(())
     }
 
-    /// Gets ready to walk a call that has begun.
+    /// Finds the route of a call that is not like the last one.
+    #[inline(never)]
+    fn set_course(&mut self, ask: &Ask, errand: Errand, number: u64) -> Result<()> {
+        let algorithm = self.algorithm(&errand)?;
+        let sequence = if ask.routine == Routine::PointToPoint { 0 } else { number };
+        let signature = errand.signature(self.group.id, sequence, algorithm);
+        let wanted = errand.destination(algorithm);
+        let stamp = signature.stamp();
+        let route = match self.find(wanted) {
+            Some(route) => route,
+            None => {
+                let opened = self.agree_and_open(ask, wanted, &signature);
+                opened.map_err(|error| self.fail_as(error, &signature))?
+            }
+        };
+        self.trip = Some(Trip { errand, route, signature, stamp });
+        Ok(())
+    }
+
+    /// What walks the call that has begun, where, and as what.
+    #[inline]
+    fn call<'a>(
+        &'a mut self,
+        ask: &'a Ask,
+        (input, output): (View<'a>, View<'a>),
+    ) -> (&'a mut Engine, &'a mut Route, Request<'a>) {
+        let Trip { route, signature, stamp, .. } = self.trip.as_ref().expect("a call has begun");
+        // What the plan reads as the input: the caller's, or what was made of it.
+        let input = match ask.prescales() {
+            Some(_) => self.prescaled.view().part(0..input.len()),
+            None => input,
+        };
+        let request = Request {
+            signature,
+            tag: stamp.tag(signature.sequence),
+            shape: ask.shape(),
+            input,
+            output,
+            reducer: ask.reduction.as_ref().map(|by| &by.reducer),
+            edges: ask.edges(),
+        };
+        (&mut self.engine, &mut self.routes[*route].1, request)
+    }
+
+    /// Gets ready to walk the call that has begun.
     pub(super) fn ride<R>(
         &mut self,
         ask: &Ask,
-        begun: &Begun,
-        (input, output): (View<'_>, View<'_>),
+        views: (View<'_>, View<'_>),
         then: impl FnOnce(&Ride<'_>) -> R,
     ) -> R {
-        let input = prescaled(ask, input, &mut self.prescaled);
-        let request = request(ask, begun, input, output);
-        then(&self.engine.ride(&self.routes[begun.route].1, &request))
+        let (engine, route, request) = self.call(ask, views);
+        engine.ride(route, &request, then)
     }
 
-    /// The cursors of a call that has begun, and its waiting.
-    pub(super) fn set_out(&self, begun: &Begun) -> (Walk, Wait) {
-        let walk = Walk::new(&self.routes[begun.route].1);
+    /// The cursors of the call that has begun, and its waiting.
+    pub(super) fn set_out(&self) -> (Walk, Wait) {
+        let trip = self.trip.as_ref().expect("a call has begun");
+        let walk = Walk::new(&self.routes[trip.route].1);
         (walk, Wait::new(self.engine.patience(), self.settings.deadline))
     }
 
@@ -220,8 +249,15 @@ impl Core {
         self.engine.abort()
     }
 
-    /// Marks the communicator as failed and tells its peers: its other calls return this error too.
-    pub(super) fn fail(&mut self, error: Error, signature: &Signature) -> Error {
+    /// Marks the communicator as failed in the call that has begun, and tells its peers: its other calls
+    /// return this error too.
+    #[cold]
+    pub(super) fn fail(&mut self, error: Error) -> Error {
+        let Trip { signature, .. } = self.trip.expect("a call has begun");
+        self.fail_as(error, &signature)
+    }
+
+    fn fail_as(&mut self, error: Error, signature: &Signature) -> Error {
         let error = error.at(self.group.rank).during(signature.short());
         self.failed = Some(error.clone());
         self.engine.fail();
@@ -246,26 +282,35 @@ impl Core {
         let (shape, none) = (Shape::Whole(0), View::empty());
         // A rank that has agreed may send at once: what the others see of it differs by edge, as the call's.
         let (input, output, edges) = (none, none, ask.edges());
-        let request = Request { signature: &signature, shape, input, output, reducer: None, edges };
-        self.engine.run(&self.routes[route].1, &request, self.settings.deadline)?;
+        let tag = signature.tag();
+        let request = Request { signature: &signature, tag, shape, input, output, reducer: None, edges };
+        self.engine.run(&mut self.routes[route].1, &request, self.settings.deadline)?;
         self.find(wanted).map_or_else(|| self.open(wanted), Ok)
     }
 
+    #[inline]
     fn errand(&self, ask: &Ask) -> Errand {
-        let rank_order = ask.reduction.as_ref().is_some_and(|by| !by.reducer.commutes());
+        let Ask { routine, dtype, root, peers, .. } = *ask;
+        let (op, commutes) = match &ask.reduction {
+            Some(by) => (Some(by.op), by.reducer.commutes()),
+            None => (None, true),
+        };
         Errand {
-            routine: ask.routine,
-            root: ask.root as u32,
-            peers: ask.peers,
-            bytes: ask.count(self.group.members.len()) * ask.dtype.size(),
-            needs: Needs { rank_order, edge_local: ask.edges() },
+            routine,
+            dtype,
+            op,
+            needs: Needs { rank_order: !commutes, edge_local: ask.edges() },
+            root: root as u32,
+            count: ask.count(self.group.members.len()),
+            counts: ask.counts_hash(),
+            peers,
         }
     }
 
     /// The algorithm that a call walks, by its place in the list of all.
     fn algorithm(&mut self, errand: &Errand) -> Result<u8> {
         match errand.routine {
-            Routine::Collective(kind) => self.choose(kind, errand.bytes, errand.needs),
+            Routine::Collective(kind) => self.choose(kind, errand.count * errand.dtype.size(), errand.needs),
             Routine::PointToPoint => Ok(0),
         }
     }
@@ -343,24 +388,4 @@ impl Core {
 /// What a communicator says after a call of it panicked: only an operator of the caller's own can.
 pub(super) fn panicked() -> Error {
     Error::new(Kind::Aborted, "the operator panicked; the communicator cannot be used any more")
-}
-
-/// What the plan reads as the input: the caller's, or what [`Core::begin`] made of it.
-fn prescaled<'a>(ask: &Ask, input: View<'a>, prescaled: &'a mut Scratch) -> View<'a> {
-    match ask.prescales() {
-        Some(_) => prescaled.view().part(0..input.len()),
-        None => input,
-    }
-}
-
-#[inline]
-fn request<'a>(ask: &'a Ask, begun: &'a Begun, input: View<'a>, output: View<'a>) -> Request<'a> {
-    Request {
-        signature: &begun.signature,
-        shape: ask.shape(),
-        input,
-        output,
-        reducer: ask.reduction.as_ref().map(|by| &by.reducer),
-        edges: ask.edges(),
-    }
 }

@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::core::{Begun, Core, panicked};
+use super::core::{Core, panicked};
 use super::work::Task;
 use crate::engine::{Next, Progress as Step, Wait, Walk, aborted};
 use crate::error::{Error, Result};
@@ -84,7 +84,7 @@ struct Opened {
     queue: Arc<Queue>,
     core: Box<Core>,
     task: Task,
-    begun: Result<Begun>,
+    begun: Result<()>,
 }
 
 impl Inbox {
@@ -127,7 +127,6 @@ struct Running {
     queue: Arc<Queue>,
     core: Box<Core>,
     task: Task,
-    begun: Begun,
     walk: Walk,
     wait: Wait,
 }
@@ -177,7 +176,7 @@ impl Runner {
         for Opened { queue, core, task, begun } in opened {
             self.opening -= 1;
             match begun {
-                Ok(begun) => self.running.push(Running::new(queue, core, task, begun)),
+                Ok(()) => self.running.push(Running::new(queue, core, task)),
                 Err(error) => {
                     task.held.finish(Err(error));
                     self.next(queue, core);
@@ -208,7 +207,7 @@ impl Runner {
             }
             let (input, _) = task.held.views();
             match core.begin(&task.ask, input) {
-                Ok(begun) => return self.running.push(Running::new(queue, core, task, begun)),
+                Ok(()) => return self.running.push(Running::new(queue, core, task)),
                 Err(error) => task.held.finish(Err(error)),
             }
         }
@@ -245,9 +244,9 @@ impl Runner {
     }
 
     fn finish(&mut self, at: usize, result: Result<()>) {
-        let Running { queue, mut core, task, begun, .. } = self.running.swap_remove(at);
+        let Running { queue, mut core, task, .. } = self.running.swap_remove(at);
         core.bell().cancel();
-        let result = result.map_err(|error| core.fail(error, &begun.signature));
+        let result = result.map_err(|error| core.fail(error));
         task.held.finish(result);
         self.next(queue, core);
     }
@@ -322,17 +321,17 @@ enum Looked {
 }
 
 impl Running {
-    fn new(queue: Arc<Queue>, core: Box<Core>, task: Task, begun: Begun) -> Self {
-        let (walk, wait) = core.set_out(&begun);
-        Self { queue, core, task, begun, walk, wait }
+    fn new(queue: Arc<Queue>, core: Box<Core>, task: Task) -> Self {
+        let (walk, wait) = core.set_out();
+        Self { queue, core, task, walk, wait }
     }
 
     fn advance(&mut self) -> Result<Looked> {
-        let Self { core, task, begun, walk, wait, .. } = self;
+        let Self { core, task, walk, wait, .. } = self;
         let abort = core.abort().clone();
         let allowed = core.settings().deadline;
         let Task { ask, held } = task;
-        core.ride(ask, begun, held.views(), |ride| {
+        core.ride(ask, held.views(), |ride| {
             Ok(match ride.advance(walk)? {
                 Step::Done => Looked::Done,
                 Step::Moved => {
@@ -350,12 +349,12 @@ impl Running {
     }
 
     fn watches(&mut self) -> Vec<Watch> {
-        let Self { core, task: Task { ask, held }, begun, walk, .. } = self;
-        core.ride(ask, begun, held.views(), |ride| ride.watches(walk))
+        let Self { core, task: Task { ask, held }, walk, .. } = self;
+        core.ride(ask, held.views(), |ride| ride.watches(walk))
     }
 
     fn check(&mut self) -> Result<()> {
-        let Self { core, task: Task { ask, held }, begun, walk, .. } = self;
-        core.ride(ask, begun, held.views(), |ride| ride.check(walk))
+        let Self { core, task: Task { ask, held }, walk, .. } = self;
+        core.ride(ask, held.views(), |ride| ride.check(walk))
     }
 }

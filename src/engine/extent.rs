@@ -7,10 +7,10 @@
 
 use std::ops::Range;
 
-use crate::plan::{Layout, Memory, Plan};
+use crate::plan::{Layout, Memory, Plan, Span};
 
 /// How many elements each block of a ranked vector has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counts<'a> {
     /// Each block as many.
     Even(usize),
@@ -40,7 +40,7 @@ impl Counts<'_> {
 }
 
 /// What a caller's vectors are made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape<'a> {
     /// One vector of that many elements, cut as the plan wants.
     Whole(usize),
@@ -63,6 +63,23 @@ impl Shape<'_> {
         match self {
             Self::Whole(_) => Layout::Whole,
             Self::Ranked { .. } => Layout::Ranked,
+        }
+    }
+
+    /// The same, where it borrows nothing.
+    pub fn lasting(&self) -> Option<Shape<'static>> {
+        match *self {
+            Self::Whole(count) => Some(Shape::Whole(count)),
+            Self::Ranked {
+                input: Counts::Even(input),
+                output: Counts::Even(output),
+                only_input,
+                only_output,
+            } => {
+                let (input, output) = (Counts::Even(input), Counts::Even(output));
+                Some(Shape::Ranked { input, output, only_input, only_output })
+            }
+            Self::Ranked { .. } => None,
         }
     }
 }
@@ -150,6 +167,12 @@ impl<'a> Extents<'a> {
             }
         };
         elements.start << self.shift..elements.end << self.shift
+    }
+
+    /// Where the chunk of a span's `index`-th block lies.
+    #[inline]
+    pub fn block(&self, span: Span, index: u32, round: usize) -> Range<usize> {
+        self.piece(span.memory, span.block(index, self.blocks as u32) as usize, round)
     }
 
     /// How many elements a block of a ranked vector has in all rounds together.

@@ -4,6 +4,7 @@
 //! blocks until it is done, [`Ride::advance`] takes the steps that can be taken now.
 
 mod board;
+mod chart;
 mod extent;
 mod link;
 mod route;
@@ -19,7 +20,7 @@ pub use board::Board;
 pub use extent::{Counts, Extents, Shape};
 pub use link::{Links, Wanted};
 pub use route::{Port, Route, ports};
-pub use signature::{Routine, Signature, mix};
+pub use signature::{Routine, Signature, Stamp, mix};
 pub use wait::{Next, Patience, Wait};
 pub use walk::{Blocker, Call, Progress, Walk};
 
@@ -27,13 +28,15 @@ use crate::error::{Error, Kind, Result};
 use crate::kernel::Reducer;
 use crate::memory::{Bell, Scratch, View};
 use crate::plan::Plan;
-use crate::transport::{Link, Watch};
+use crate::transport::{Link, Tag, Watch};
 
 /// What a caller wants done.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// What all ranks must agree on.
     pub signature: &'a Signature,
+    /// The same, as it travels.
+    pub tag: Tag,
     /// What the vectors are made of.
     pub shape: Shape<'a>,
     /// The caller's input; in place, the output.
@@ -90,7 +93,7 @@ impl Engine {
 
     /// A plan whose streams are all open and whose board is shared, ready to be walked.
     pub fn route(&self, plan: Arc<Plan>, board: Option<Board>) -> Route {
-        Route::new(plan, board, |port| self.links.find(port).expect("the plan's streams are open"))
+        Route::new(plan, board, &self.links)
     }
 
     /// Tells every peer that this side is done with the communicator. Returns when nobody reads this
@@ -103,27 +106,38 @@ impl Engine {
     }
 
     /// Gets ready to walk.
-    pub fn ride<'a>(&'a mut self, route: &'a Route, request: &'a Request<'a>) -> Ride<'a> {
-        Ride::new(route, &self.links, &mut self.scratch, self.slot, request)
+    #[inline]
+    pub fn ride<R>(
+        &mut self,
+        route: &mut Route,
+        request: &Request<'_>,
+        then: impl FnOnce(&Ride<'_>) -> R,
+    ) -> R {
+        let Self { links, scratch, slot, bell, patience, abort } = self;
+        let size = request.signature.dtype.size();
+        route.survey(&request.shape, size, *slot);
+        let drawn;
+        let extents = match &route.chart {
+            Some(chart) => &chart.extents,
+            None => {
+                drawn = Extents::new(&route.plan, request.shape, size, *slot);
+                &drawn
+            }
+        };
+        if route.plan.scratch > 0 {
+            scratch.ensure(extents.bank() * usize::from(route.plan.scratch));
+        }
+        let board = route.board.as_ref().map_or_else(View::empty, Board::view);
+        let call = Call { request, extents, scratch: scratch.view(), board };
+        then(&Ride { route, links, call, bell, abort, patience: *patience })
     }
 
     /// Walks the whole route, on the calling thread.
-    pub fn run(&mut self, route: &Route, request: &Request<'_>, allowed: Option<Duration>) -> Result<()> {
-        let ride = Ride::new(route, &self.links, &mut self.scratch, self.slot, request);
-        let mut walk = Walk::new(route);
-        let mut wait = Wait::new(self.patience, allowed);
-        loop {
-            match ride.advance(&mut walk)? {
-                Progress::Done => return Ok(()),
-                Progress::Moved => wait.reset(),
-                Progress::Blocked => match wait.next(&self.abort) {
-                    Next::Again => {}
-                    Next::Park(nap) => ride.park(&mut walk, &self.bell, nap)?,
-                    Next::Late => return Err(ride.late(&walk, allowed)),
-                    Next::Aborted => return Err(aborted()),
-                },
-            }
-        }
+    pub fn run(&mut self, route: &mut Route, request: &Request<'_>, allowed: Option<Duration>) -> Result<()> {
+        self.ride(route, request, |ride| match ride.sprint()? {
+            None => Ok(()),
+            Some(walk) => ride.go_on(walk, allowed),
+        })
     }
 }
 
@@ -132,25 +146,35 @@ pub struct Ride<'a> {
     route: &'a Route,
     links: &'a Links,
     call: Call<'a>,
+    bell: &'a Bell,
+    abort: &'a AtomicBool,
+    patience: Patience,
 }
 
-impl<'a> Ride<'a> {
+impl Ride<'_> {
+    /// Walks as far as one comes without more than a spin at any step: to the end (then nothing is returned),
+    /// or to where a walk with more patience goes on.
     #[inline]
-    fn new(
-        route: &'a Route,
-        links: &'a Links,
-        scratch: &'a mut Scratch,
-        slot: usize,
-        request: &'a Request<'a>,
-    ) -> Self {
-        let extents = Extents::new(&route.plan, request.shape, request.signature.dtype.size(), slot);
-        if route.plan.scratch > 0 {
-            scratch.ensure(extents.bank() * usize::from(route.plan.scratch));
+    fn sprint(&self) -> Result<Option<Walk>> {
+        walk::sprint(self.route, self.links, &self.call, self.patience.spins())
+    }
+
+    /// Walks to the end, with all patience.
+    #[inline(never)]
+    fn go_on(&self, mut walk: Walk, allowed: Option<Duration>) -> Result<()> {
+        let mut wait = Wait::new(self.patience, allowed);
+        loop {
+            match self.advance(&mut walk)? {
+                Progress::Done => return Ok(()),
+                Progress::Moved => wait.reset(),
+                Progress::Blocked => match wait.next(self.abort) {
+                    Next::Again => {}
+                    Next::Park(nap) => self.park(&mut walk, nap)?,
+                    Next::Late => return Err(self.late(&walk, allowed)),
+                    Next::Aborted => return Err(aborted()),
+                },
+            }
         }
-        let (tag, board) =
-            (request.signature.tag(), route.board.as_ref().map_or_else(View::empty, Board::view));
-        let call = Call { tag, extents, scratch: scratch.view(), board, request };
-        Self { route, links, call }
     }
 
     /// Takes every step that can be taken now.
@@ -159,8 +183,8 @@ impl<'a> Ride<'a> {
     }
 
     /// Sleeps until a peer rings or a socket stirs, at most `nap`; then looks whether peers still live.
-    fn park(&self, walk: &mut Walk, bell: &Bell, nap: Duration) -> Result<()> {
-        let watches = self.watches(walk);
+    fn park(&self, walk: &mut Walk, nap: Duration) -> Result<()> {
+        let (bell, watches) = (self.bell, self.watches(walk));
         bell.announce(!watches.is_empty());
         if self.advance(walk)? != Progress::Blocked {
             bell.cancel();

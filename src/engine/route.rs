@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use super::board::Board;
+use super::chart::Chart;
+use super::extent::Shape;
+use super::link::Links;
 use crate::plan::{Plan, Source, Span, Step};
 use crate::topology::Channel;
 
@@ -79,6 +82,10 @@ pub struct Route {
     pub links: Vec<u32>,
     /// What its ranks share, where the plan has a board.
     pub board: Option<Board>,
+    /// Whether nothing on its links moves by this rank's own effort alone: what comes, comes by itself.
+    pub prompt: bool,
+    /// At the size of the last call, if its shape borrows nothing.
+    pub chart: Option<Chart>,
 }
 
 /// The streams that a plan needs, in ascending order.
@@ -96,15 +103,25 @@ pub fn ports(plan: &Plan) -> Vec<Port> {
 }
 
 impl Route {
-    /// The plan over links and its board, if it has one; `link` finds the place of a stream that is open.
-    pub fn new(plan: Arc<Plan>, board: Option<Board>, link: impl Fn(Port) -> u32) -> Self {
+    /// The plan over links, all of which are open, and its board, if it has one.
+    pub fn new(plan: Arc<Plan>, board: Option<Board>, links: &Links) -> Self {
+        let link = |port| links.find(port).expect("the plan's streams are open");
         let lanes = plan.lanes.iter().map(|lane| {
             let place = |peer: u32| link(Port { peer, channel: lane.channel });
             lane.steps.iter().map(|step| hop(step, plan.lends, &place)).collect()
         });
         let lanes = lanes.collect();
-        let links = ports(&plan).into_iter().map(link).collect();
-        Self { plan, lanes, links, board }
+        let used: Vec<u32> = ports(&plan).into_iter().map(link).collect();
+        let prompt = used.iter().all(|&at| links.at(at).watch().is_none());
+        Self { plan, lanes, links: used, board, prompt, chart: None }
+    }
+
+    /// Draws the chart for a call's shape, if it is not the last one's.
+    #[inline]
+    pub fn survey(&mut self, shape: &Shape<'_>, size: usize, slot: usize) {
+        if !self.chart.as_ref().is_some_and(|chart| chart.serves(shape, size, slot)) {
+            self.chart = shape.lasting().map(|shape| Chart::new(&self.plan, &self.lanes, shape, size, slot));
+        }
     }
 }
 

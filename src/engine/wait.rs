@@ -21,6 +21,11 @@ impl Patience {
     pub fn for_host(ranks: usize, cores: usize) -> Self {
         if ranks <= cores { Self { spins: 4000, yields: 50 } } else { Self { spins: 16, yields: 100 } }
     }
+
+    /// How often to look before anything else is tried.
+    pub fn spins(self) -> u32 {
+        self.spins
+    }
 }
 
 /// What to do next while nothing moves.

@@ -13,6 +13,7 @@ use std::ops::Range;
 use smallvec::{SmallVec, smallvec};
 
 use super::Request;
+use super::chart::Leg;
 use super::extent::Extents;
 use super::link::{Links, Wanted};
 use super::route::{Hop, Move, Operand, Route};
@@ -31,10 +32,8 @@ const WORTH_LENDING: usize = 16 << 10;
 pub struct Call<'a> {
     /// What the caller wants.
     pub request: &'a Request<'a>,
-    /// Its signature, as it travels.
-    pub tag: Tag,
     /// Where the blocks lie.
-    pub extents: Extents<'a>,
+    pub extents: &'a Extents<'a>,
     /// The engine's own memory.
     pub scratch: View<'a>,
     /// What all ranks see, where the plan has it.
@@ -86,10 +85,63 @@ enum Tried {
     Blocked(Blocker),
 }
 
+/// Walks a plan of one lane as far as one comes without more than `spins` looks at any step. Then either
+/// everything is done, and there is no walk; or it is returned as it stands. Nearly all of what a small call
+/// costs is spent here, so nothing is kept that only a walk with several lanes, or a rest, would need.
+#[inline]
+pub(super) fn sprint(route: &Route, links: &Links, call: &Call<'_>, spins: u32) -> Result<Option<Walk>> {
+    let ([hops], true) = (route.lanes.as_slice(), route.prompt) else { return Ok(Some(Walk::new(route))) };
+    let legs = route.chart.as_ref().map_or(&[][..], |chart| chart.legs[0].as_slice());
+    let rounds = call.extents.rounds();
+    for round in 0..rounds {
+        for (step, hop) in hops.iter().enumerate() {
+            let mut looks = 0;
+            while let Tried::Blocked(_) = hop.attempt(legs.get(step), round, links, call)? {
+                looks += 1;
+                if looks > spins {
+                    let cursor = Cursor { round, step, blocker: None, done: false };
+                    return Ok(Some(Walk::of_one_lane(cursor)));
+                }
+                std::hint::spin_loop();
+            }
+        }
+    }
+    let cursor = Cursor { round: rounds, step: 0, blocker: None, done: true };
+    Ok(if links.settled(&route.links)? { None } else { Some(Walk::of_one_lane(cursor)) })
+}
+
+impl Hop {
+    /// Tries a step that needs no other lane; `leg` is that of the first round, if it is known.
+    #[inline]
+    fn attempt(&self, leg: Option<&Leg>, round: usize, links: &Links, call: &Call<'_>) -> Result<Tried> {
+        let step = match self {
+            Self::Move(step) => step,
+            Self::Signal(to) => return signal(links, *to, call),
+            Self::Await(from) => return await_signal(links, *from, call),
+            Self::Post(_) | Self::Join(_) => {
+                unreachable!("the prover refuses tokens where there is one lane")
+            }
+        };
+        let moving = Moving { step, round, call };
+        match leg {
+            Some(leg) if round == 0 => moving.attempt(leg, links),
+            _ => moving.attempt(&Leg::new(step, call.extents, round), links),
+        }
+    }
+}
+
 impl Walk {
+    fn of_one_lane(cursor: Cursor) -> Self {
+        Self { cursors: smallvec![cursor], tokens: Tokens::default() }
+    }
+
     /// A walk that has not begun.
     pub fn new(route: &Route) -> Self {
-        Self { cursors: smallvec![Cursor::default(); route.lanes.len()], tokens: Tokens::default() }
+        let cursors = match route.lanes.len() {
+            lanes @ ..=2 => SmallVec::from_buf_and_len([Cursor::default(); 2], lanes),
+            lanes => smallvec![Cursor::default(); lanes],
+        };
+        Self { cursors, tokens: Tokens::default() }
     }
 
     /// Takes every step that can be taken now.
@@ -97,7 +149,8 @@ impl Walk {
         let Self { cursors, tokens } = self;
         let (mut moved, mut done) = (false, true);
         for (lane, (cursor, hops)) in cursors.iter_mut().zip(&route.lanes).enumerate() {
-            moved |= cursor.advance(lane as u8, hops, tokens, links, call)?;
+            let legs = route.chart.as_ref().map_or(&[][..], |chart| &chart.legs[lane]);
+            moved |= cursor.advance(lane as u8, (hops, legs), tokens, links, call)?;
             done &= cursor.done;
         }
         if moved && !done {
@@ -119,7 +172,7 @@ impl Cursor {
     fn advance(
         &mut self,
         lane: u8,
-        hops: &[Hop],
+        (hops, legs): (&[Hop], &[Leg]),
         tokens: &mut Tokens,
         links: &Links,
         call: &Call<'_>,
@@ -133,11 +186,9 @@ impl Cursor {
                 continue;
             };
             let tried = match hop {
-                Hop::Move(step) => Moving { step, round: self.round, call }.attempt(links)?,
                 Hop::Post(to) => tokens.post(lane, *to),
                 Hop::Join(from) => tokens.join(*from, lane),
-                Hop::Signal(to) => signal(links, *to, call)?,
-                Hop::Await(from) => await_signal(links, *from, call)?,
+                _ => hop.attempt(legs.get(self.step), self.round, links, call)?,
             };
             match tried {
                 Tried::Done => {
@@ -183,7 +234,7 @@ fn signal(links: &Links, at: u32, call: &Call<'_>) -> Result<Tried> {
     if links.reserve(at, 0)?.is_none() {
         return Ok(Tried::Blocked(Blocker::Link(at, Wanted::Credit)));
     }
-    links.commit(at, 0, &call.tag)?;
+    links.commit(at, 0, &call.request.tag)?;
     Ok(Tried::Done)
 }
 
@@ -191,7 +242,7 @@ fn signal(links: &Links, at: u32, call: &Call<'_>) -> Result<Tried> {
 fn await_signal(links: &Links, at: u32, call: &Call<'_>) -> Result<Tried> {
     match links.peek(at)? {
         None => Ok(Tried::Blocked(Blocker::Link(at, Wanted::Message))),
-        Some(message) if message.digest == call.tag.digest && message.payload.is_empty() => {
+        Some(message) if message.digest == call.request.tag.digest && message.payload.is_empty() => {
             links.release(at)?;
             Ok(Tried::Done)
         }
@@ -219,23 +270,56 @@ type Few<T> = SmallVec<[T; 8]>;
 impl<'c> Moving<'_, 'c> {
     // Apart from the loops over lanes and rounds, which would keep all of its values alive.
     #[inline(never)]
-    fn attempt(&self, links: &Links) -> Result<Tried> {
+    fn attempt(&self, leg: &Leg, links: &Links) -> Result<Tried> {
         let Move { sources, to, .. } = self.step;
-        let len = self.len();
         // Later rounds send nothing where a block has run out; both sides know which.
-        if self.round > 0 && len == 0 {
+        if self.round > 0 && leg.len == 0 {
             return Ok(Tried::Done);
         }
-        let of_edge = self.call.request.edges.then(|| self.signature().tag());
-        let tag = of_edge.as_ref().unwrap_or(&self.call.tag);
-        if self.step.lends && len >= WORTH_LENDING && links.at(to[0]).limits().lends {
+        let of_edge;
+        let tag = match self.call.request.edges {
+            false => &self.call.request.tag,
+            true => {
+                of_edge = self.signature().tag();
+                &of_edge
+            }
+        };
+        if self.step.lends && leg.len >= WORTH_LENDING && links.at(to[0]).limits().lends {
             return self.lend(links, tag);
         }
+        let none = View::empty();
+        if sources.len() <= 2 && to.len() <= 1 {
+            return self.shift(&mut [none; 2], &mut [none; 2], leg, tag, links);
+        }
+        let mut views: Few<View<'_>> = smallvec![none; sources.len() + to.len() + 1];
+        let (from, into) = views.split_at_mut(sources.len());
+        self.shift(from, into, leg, tag, links)
+    }
+
+    /// Moves the step's bytes, if all of them can be moved; `from` and `into` have room for its views.
+    #[inline(always)]
+    fn shift<'l>(
+        &self,
+        from: &mut [View<'l>],
+        into: &mut [View<'l>],
+        leg: &Leg,
+        tag: &Tag,
+        links: &'l Links,
+    ) -> Result<Tried>
+    where
+        'c: 'l,
+    {
+        let Move { sources, to, into: stored, .. } = self.step;
+        let len = leg.len;
         // Messages whole, vectors by their first block.
-        let mut from: Few<View<'_>> = SmallVec::new();
-        for source in sources {
-            from.push(match *source {
-                Operand::Local(span) => self.view(span, 0),
+        let mut pieces = leg.pieces.iter();
+        let mut piece = |span: Span| {
+            let piece = pieces.next().expect("a leg has a piece for each of its step's spans");
+            self.memory(span).part(piece.clone())
+        };
+        for (source, view) in sources.iter().zip(&mut *from) {
+            *view = match *source {
+                Operand::Local(span) => piece(span),
                 Operand::Link(at) => match links.peek(at)? {
                     Some(message) if message.digest == tag.digest && message.payload.len() == len => {
                         message.payload
@@ -243,22 +327,25 @@ impl<'c> Moving<'_, 'c> {
                     Some(_) => return Err(mismatch(&self.signature(), at, links)),
                     None => return Ok(Tried::Blocked(Blocker::Link(at, Wanted::Message))),
                 },
-            });
+            };
         }
-        let mut into: Few<View<'_>> = SmallVec::new();
-        if let Some(span) = self.step.into {
-            into.push(self.view(span, 0));
+        let mut places = into.iter_mut();
+        let mut place =
+            |view: View<'l>| *places.next().expect("there is room for each of a step's places") = view;
+        if let Some(span) = *stored {
+            place(piece(span));
         }
         for &at in to {
             let room = if self.step.answers { links.answer(at, len) } else { links.reserve(at, len) };
             match room? {
-                Some(slot) => into.push(slot),
+                Some(slot) => place(slot),
                 None => return Ok(Tried::Blocked(Blocker::Link(at, Wanted::Credit))),
             }
         }
+        let (from, into) = (&from[..sources.len()], &into[..usize::from(stored.is_some()) + to.len()]);
         match self.step.span.count {
-            1 => self.combine(&into, &from),
-            _ => self.combine_blocks(&into, &from),
+            1 => self.combine(into, from),
+            _ => self.combine_blocks(into, from),
         }
         for &at in to {
             links.commit(at, len, tag)?;
@@ -274,16 +361,7 @@ impl<'c> Moving<'_, 'c> {
     /// Where the `index`-th block of a span lies, in bytes of its memory.
     #[inline]
     fn piece(&self, span: Span, index: u32) -> Range<usize> {
-        let extents = &self.call.extents;
-        let block = span.block(index, extents.blocks() as u32);
-        extents.piece(span.memory, block as usize, self.round)
-    }
-
-    /// The bytes of a message of this step.
-    #[inline]
-    fn len(&self) -> usize {
-        let span = self.step.span;
-        (0..span.count).map(|index| self.piece(span, index).len()).sum()
+        self.call.extents.block(span, index, self.round)
     }
 
     /// The call's signature; where ranks know only their own edges, with the edge's count in it.
@@ -298,16 +376,20 @@ impl<'c> Moving<'_, 'c> {
         Signature { count: counts.sum::<usize>() as u64, ..*request.signature }
     }
 
-    /// The `index`-th block of a span.
+    /// What a span lies in.
     #[inline(always)]
-    fn view(&self, span: Span, index: u32) -> View<'c> {
-        let place = match span.memory {
+    fn memory(&self, span: Span) -> View<'c> {
+        match span.memory {
             Memory::Input => self.call.request.input,
             Memory::Output => self.call.request.output,
             Memory::Scratch(_) => self.call.scratch,
             Memory::Board(_) => self.call.board,
-        };
-        place.part(self.piece(span, index))
+        }
+    }
+
+    /// The `index`-th block of a span.
+    fn view(&self, span: Span, index: u32) -> View<'c> {
+        self.memory(span).part(self.piece(span, index))
     }
 
     #[inline(never)]
