@@ -84,6 +84,11 @@ impl Topology {
         self.cores[rank] as usize
     }
 
+    /// Whether two ranks share a core.
+    pub fn neighbours(&self, a: usize, b: usize) -> bool {
+        self.together(a, b) && self.cores[a] == self.cores[b]
+    }
+
     /// Whether all ranks can share one memory.
     pub fn has_board(&self) -> bool {
         self.shares_memory && self.hosts.iter().all(|&host| host == 0)

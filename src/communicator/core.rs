@@ -107,7 +107,10 @@ impl Core {
         abort: Arc<AtomicBool>,
     ) -> Result<Self> {
         let patience = context.patience();
-        let engine = Engine::new(Bell::new()?, context.slot(), patience, abort);
+        let (rank, topology) = (group.rank, &group.topology);
+        let near = |other: &usize| *other != rank && topology.neighbours(rank, *other);
+        let neighbours = (0..topology.size()).filter(near).map(|other| other as u32).collect();
+        let engine = Engine::new(Bell::new()?, context.slot(), patience, neighbours, abort);
         let choice = Choice::default();
         Ok(Self {
             context,

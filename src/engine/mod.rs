@@ -61,9 +61,15 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine without links.
-    pub fn new(bell: Arc<Bell>, slot: usize, patience: Patience, abort: Arc<AtomicBool>) -> Self {
-        Self { links: Links::default(), bell, scratch: Scratch::default(), slot, patience, abort }
+    /// An engine without links; `neighbours` are the ranks that share this one's core.
+    pub fn new(
+        bell: Arc<Bell>,
+        slot: usize,
+        patience: Patience,
+        neighbours: Vec<u32>,
+        abort: Arc<AtomicBool>,
+    ) -> Self {
+        Self { links: Links::new(neighbours), bell, scratch: Scratch::default(), slot, patience, abort }
     }
 
     /// What peers ring.
@@ -156,7 +162,7 @@ impl Ride<'_> {
     /// or to where a walk with more patience goes on.
     #[inline]
     fn sprint(&self) -> Result<Option<Walk>> {
-        walk::sprint(self.route, self.links, &self.call, self.patience.spins())
+        walk::sprint(self.route, self.links, &self.call, self.patience.looks())
     }
 
     /// Walks to the end, with all patience.
@@ -167,7 +173,7 @@ impl Ride<'_> {
             match self.advance(&mut walk)? {
                 Progress::Done => return Ok(()),
                 Progress::Moved => wait.reset(),
-                Progress::Blocked => match wait.next(self.abort) {
+                Progress::Blocked => match self.wait(&walk, &mut wait) {
                     Next::Again => {}
                     Next::Park(nap) => self.park(&mut walk, nap)?,
                     Next::Late => return Err(self.late(&walk, allowed)),
@@ -175,6 +181,12 @@ impl Ride<'_> {
                 },
             }
         }
+    }
+
+    /// What to do while nothing moves.
+    pub fn wait(&self, walk: &Walk, wait: &mut Wait) -> Next {
+        let neighbour = self.links.crowded() && walk.needs_neighbour(self.route, self.links);
+        wait.next(self.abort, neighbour)
     }
 
     /// Takes every step that can be taken now.

@@ -161,6 +161,18 @@ impl Walk {
         Ok(if done && settled { Progress::Done } else { Progress::Blocked })
     }
 
+    /// Whether a step that is waited for needs a message from a rank of this core.
+    pub fn needs_neighbour(&self, route: &Route, links: &Links) -> bool {
+        self.standing().any(|(lane, _, step, _)| match route.lanes[lane].get(step) {
+            Some(Hop::Move(step)) => step.sources.iter().any(|source| match *source {
+                Operand::Link(at) => links.needs_neighbour(at),
+                Operand::Local(_) => false,
+            }),
+            Some(Hop::Await(from)) => links.needs_neighbour(*from),
+            _ => false,
+        })
+    }
+
     /// Where each unfinished lane stands: lane, round, step and what it waits for.
     pub fn standing(&self) -> impl Iterator<Item = (usize, usize, usize, Option<Blocker>)> + '_ {
         let open = self.cursors.iter().enumerate().filter(|(_, cursor)| !cursor.done);
