@@ -36,6 +36,8 @@ pub(super) struct Context {
     patience: Patience,
     /// Who stands where in the job.
     topology: Topology,
+    /// The core that this rank counts to there, as the kernel numbers it, unless it is bound to one.
+    home: Option<usize>,
     /// The most payload bytes of a message over any transport that two ranks use.
     slot: usize,
     progress: OnceLock<Progress>,
@@ -59,8 +61,9 @@ impl Context {
         let patience = Patience::for_host(here, cores.of_host(&roster.hosts, roster.hosts[me]));
         let shares_memory = shares_memory(&roster, &transports);
         let topology = cores.topology(&roster.hosts).sharing_memory(shares_memory);
+        let home = cores.home(&topology, me);
         let slot = smallest_slot(&roster, &transports);
-        Ok(Self { me, roster, door, transports, patience, topology, slot, progress: OnceLock::new() })
+        Ok(Self { me, roster, door, transports, patience, topology, home, slot, progress: OnceLock::new() })
     }
 
     /// Opens a link of a communicator.
@@ -164,6 +167,11 @@ impl Context {
     /// The most payload bytes of a message; the same on all ranks.
     pub(super) fn slot(&self) -> usize {
         self.slot
+    }
+
+    /// The core that this rank counts to, as the kernel numbers it, unless it is bound to one.
+    pub(super) fn home(&self) -> Option<usize> {
+        self.home
     }
 
     /// How long to try before sleeping.

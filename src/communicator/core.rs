@@ -11,7 +11,7 @@ use crate::algorithm;
 use crate::algorithm::choose::Needs;
 use crate::dtype::Dtype;
 use crate::engine::{
-    Board, Engine, Request, Ride, Route, Routine, Shape, Signature, Stamp, Wait, Walk, aborted, mix,
+    Board, Engine, Home, Request, Ride, Route, Routine, Shape, Signature, Stamp, Wait, Walk, aborted, mix,
 };
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
@@ -109,8 +109,9 @@ impl Core {
         let patience = context.patience();
         let (rank, topology) = (group.rank, &group.topology);
         let near = |other: &usize| *other != rank && topology.neighbours(rank, *other);
-        let neighbours = (0..topology.size()).filter(near).map(|other| other as u32).collect();
-        let engine = Engine::new(Bell::new()?, context.slot(), patience, neighbours, abort);
+        let neighbours: Vec<u32> = (0..topology.size()).filter(near).map(|other| other as u32).collect();
+        let home = context.home().filter(|_| !neighbours.is_empty()).map(Home::new);
+        let engine = Engine::new(Bell::new()?, context.slot(), patience, (neighbours, home), abort);
         let choice = Choice::default();
         Ok(Self {
             context,

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use rustix::thread::{CpuSet, sched_getaffinity};
-
 use crate::bootstrap::Bootstrap;
 use crate::error::Result;
+use crate::sys::os;
 use crate::topology::Topology;
 
 /// The cores that every rank may use, which all ranks agree on.
@@ -18,7 +17,7 @@ pub(super) struct Cores {
 impl Cores {
     /// Tells all ranks which cores this one may use, and hears of theirs.
     pub(super) fn gather(bootstrap: &mut dyn Bootstrap) -> Result<Self> {
-        let mine: Vec<u8> = here().iter().flat_map(|core| core.to_le_bytes()).collect();
+        let mine: Vec<u8> = os::cores().into_iter().flat_map(|core| (core as u32).to_le_bytes()).collect();
         let all = bootstrap.all_gather(&mine)?;
         let read = |bytes: &Vec<u8>| {
             let words = bytes.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]]);
@@ -31,6 +30,12 @@ impl Cores {
     pub(super) fn of_host(&self, hosts: &[u32], host: u32) -> usize {
         let on_host = self.ranks.iter().zip(hosts).filter(|(_, theirs)| **theirs == host);
         on_host.flat_map(|(cores, _)| cores).collect::<BTreeSet<_>>().len().max(1)
+    }
+
+    /// The kernel's number of the core that a rank counts to in that topology, unless it is bound.
+    pub(super) fn home(&self, topology: &Topology, rank: usize) -> Option<usize> {
+        let mine = self.ranks.get(rank).filter(|cores| cores.len() > 1)?;
+        mine.iter().nth(topology.core(rank)).map(|&core| core as usize)
     }
 
     /// The ranks on their hosts and cores. Where each is bound to one core, that is where it counts; else
@@ -46,12 +51,6 @@ impl Cores {
             }
         }
     }
-}
-
-/// The cores that this process may use.
-fn here() -> Vec<u32> {
-    let Ok(allowed) = sched_getaffinity(None) else { return Vec::new() };
-    (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).map(|core| core as u32).collect()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod board;
 mod chart;
 mod extent;
+mod home;
 mod link;
 mod route;
 mod signature;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub use board::Board;
 pub use extent::{Counts, Extents, Shape};
+pub use home::Home;
 pub use link::{Links, Wanted};
 pub use route::{Port, Route, ports};
 pub use signature::{Routine, Signature, Stamp, mix};
@@ -57,19 +59,21 @@ pub struct Engine {
     /// The most payload bytes of a message; the same on all ranks.
     slot: usize,
     patience: Patience,
+    home: Option<Home>,
     abort: Arc<AtomicBool>,
 }
 
 impl Engine {
-    /// An engine without links; `neighbours` are the ranks that share this one's core.
+    /// An engine without links; `neighbours` are the ranks that share this one's core, its `home`.
     pub fn new(
         bell: Arc<Bell>,
         slot: usize,
         patience: Patience,
-        neighbours: Vec<u32>,
+        (neighbours, home): (Vec<u32>, Option<Home>),
         abort: Arc<AtomicBool>,
     ) -> Self {
-        Self { links: Links::new(neighbours), bell, scratch: Scratch::default(), slot, patience, abort }
+        let links = Links::new(neighbours);
+        Self { links, bell, scratch: Scratch::default(), slot, patience, home, abort }
     }
 
     /// What peers ring.
@@ -119,7 +123,7 @@ impl Engine {
         request: &Request<'_>,
         then: impl FnOnce(&Ride<'_>) -> R,
     ) -> R {
-        let Self { links, scratch, slot, bell, patience, abort } = self;
+        let Self { links, scratch, slot, bell, patience, home, abort } = self;
         let size = request.signature.dtype.size();
         route.survey(&request.shape, size, *slot);
         let drawn;
@@ -135,7 +139,7 @@ impl Engine {
         }
         let board = route.board.as_ref().map_or_else(View::empty, Board::view);
         let call = Call { request, extents, scratch: scratch.view(), board };
-        then(&Ride { route, links, call, bell, abort, patience: *patience })
+        then(&Ride { route, links, call, bell, abort, patience: *patience, home: home.as_ref() })
     }
 
     /// Walks the whole route, on the calling thread.
@@ -155,6 +159,7 @@ pub struct Ride<'a> {
     bell: &'a Bell,
     abort: &'a AtomicBool,
     patience: Patience,
+    home: Option<&'a Home>,
 }
 
 impl Ride<'_> {
@@ -168,6 +173,9 @@ impl Ride<'_> {
     /// Walks to the end, with all patience.
     #[inline(never)]
     fn go_on(&self, mut walk: Walk, allowed: Option<Duration>) -> Result<()> {
+        if let Some(home) = self.home {
+            home.settle();
+        }
         let mut wait = Wait::new(self.patience, allowed);
         loop {
             match self.advance(&mut walk)? {

@@ -24,7 +24,7 @@ impl Patience {
     pub fn for_host(ranks: usize, cores: usize) -> Self {
         match ranks <= cores {
             true => Self { looks: 4000, spins: 4000, yields: 50 },
-            false => Self { looks: 4, spins: 50, yields: 100 },
+            false => Self { looks: 0, spins: 50, yields: 100 },
         }
     }
 
