@@ -11,10 +11,10 @@ use crate::algorithm;
 use crate::algorithm::choose::Needs;
 use crate::dtype::Dtype;
 use crate::engine::{
-    Board, Engine, Home, Request, Ride, Route, Routine, Shape, Signature, Stamp, Wait, Walk, aborted, mix,
+    Board, Engine, Request, Ride, Route, Routine, Shape, Signature, Stamp, Wait, Walk, aborted, mix,
 };
 use crate::error::{Error, Kind, Result};
-use crate::health::Deadline;
+use crate::health::{Deadline, Home};
 use crate::memory::{Bell, Scratch, View};
 use crate::op::OpKind;
 use crate::plan::{self, Collective, CollectiveKind, Plan};
@@ -303,7 +303,11 @@ impl Core {
             routine,
             dtype,
             op,
-            needs: Needs { rank_order: !commutes, edge_local: ask.edges() },
+            needs: Needs {
+                rank_order: !commutes,
+                edge_local: ask.edges(),
+                no_board: !self.group.topology.has_board(),
+            },
             root: root as u32,
             count: ask.count(self.group.members.len()),
             counts: ask.counts_hash(),

@@ -6,7 +6,6 @@
 mod board;
 mod chart;
 mod extent;
-mod home;
 mod link;
 mod route;
 mod signature;
@@ -19,7 +18,6 @@ use std::time::Duration;
 
 pub use board::Board;
 pub use extent::{Counts, Extents, Shape};
-pub use home::Home;
 pub use link::{Links, Wanted};
 pub use route::{Port, Route, ports};
 pub use signature::{Routine, Signature, Stamp, mix};
@@ -27,6 +25,7 @@ pub use wait::{Next, Patience, Wait};
 pub use walk::{Blocker, Call, Progress, Walk};
 
 use crate::error::{Error, Kind, Result};
+use crate::health::Home;
 use crate::kernel::Reducer;
 use crate::memory::{Bell, Scratch, View};
 use crate::plan::Plan;

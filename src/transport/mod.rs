@@ -4,6 +4,7 @@
 //! in each direction, with credit. To add a transport, write one file and one line of [`all`].
 
 mod fifo;
+mod handover;
 mod lease;
 pub mod local;
 mod pool;
@@ -11,8 +12,9 @@ mod presence;
 pub mod shm;
 pub mod tcp;
 
-use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
+
+pub use self::handover::{HANDOVER, Handover};
 
 use crate::bootstrap::{Door, Node, Tcp};
 use crate::error::{Error, Result};
@@ -144,18 +146,6 @@ pub trait Transport: Send + Sync {
         None
     }
 }
-
-/// Hands descriptors of shared memory to peers; its meetings are on [`HANDOVER`].
-pub trait Handover {
-    /// Gives the peer of a meeting a descriptor; the peer takes it at the same time.
-    fn give(&self, meeting: &Meeting<'_>, fd: BorrowedFd<'_>) -> Result<()>;
-
-    /// Takes the descriptor that the peer gives.
-    fn take(&self, meeting: &Meeting<'_>) -> Result<OwnedFd>;
-}
-
-/// The channel of handovers, which no plan uses.
-pub const HANDOVER: Channel = Channel::MAX - 1;
 
 /// Every transport, the preferred first. A `hub` is what ranks have that are threads of one process.
 pub fn all(hub: Option<&Arc<Hub>>) -> Vec<Box<dyn Transport>> {

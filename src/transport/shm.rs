@@ -176,17 +176,6 @@ impl Transport for Shm {
     }
 }
 
-impl Handover for Shm {
-    fn give(&self, meeting: &Meeting<'_>, fd: BorrowedFd<'_>) -> Result<()> {
-        send_hello(&meeting.door.unix(meeting)?, &[fd])
-    }
-
-    fn take(&self, meeting: &Meeting<'_>) -> Result<OwnedFd> {
-        let [fd] = receive_hello(&meeting.door.unix(meeting)?, meeting.deadline)?;
-        Ok(fd)
-    }
-}
-
 /// One end of a link over a stream to a process of the same host, which makes the other. One of them, the
 /// `lower`, provides the memory. `bell` is what this rank sleeps on.
 ///
@@ -219,7 +208,7 @@ pub fn link_over(stream: UnixStream, lower: bool, bell: &Bell, deadline: Deadlin
     }))
 }
 
-fn send_hello(stream: &UnixStream, fds: &[BorrowedFd<'_>]) -> Result<()> {
+pub(super) fn send_hello(stream: &UnixStream, fds: &[BorrowedFd<'_>]) -> Result<()> {
     os::send_with(stream, HELLO.map(u64::to_ne_bytes).as_flattened(), fds).map_err(|cause| {
         match cause.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => gone(),
@@ -228,7 +217,7 @@ fn send_hello(stream: &UnixStream, fds: &[BorrowedFd<'_>]) -> Result<()> {
     })
 }
 
-fn receive_hello<const N: usize>(stream: &UnixStream, deadline: Deadline) -> Result<[OwnedFd; N]> {
+pub(super) fn receive_hello<const N: usize>(stream: &UnixStream, deadline: Deadline) -> Result<[OwnedFd; N]> {
     if deadline.passed() {
         return Err(late());
     }
