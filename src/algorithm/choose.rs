@@ -74,17 +74,21 @@ impl Table {
             }
         }
         let rows = if short.is_empty() {
-            let estimated = |(index, ends): &(usize, Ends), bytes| (ends.estimate(machine, bytes), *index);
-            rows(kind, 1, |bytes| long.iter().map(|one| estimated(one, bytes)).min().unwrap_or_default())
+            let bid = |(index, ends): &(usize, Ends), bytes| Bid {
+                ns: ends.estimate(machine, bytes),
+                steps: ends.steps(),
+                algorithm: *index,
+            };
+            rows(kind, 1, |bytes| best(long.iter().map(|one| bid(one, bytes)).collect()))
         } else {
             // What needs more credit than there is comes last.
-            let priced = |(index, plans): &(usize, Vec<Plan>), bytes| {
-                (price(plans, machine, bytes).unwrap_or(u64::MAX), *index)
+            let bid = |(index, plans): &(usize, Vec<Plan>), bytes| {
+                let ns = price(plans, machine, bytes).unwrap_or(u64::MAX);
+                let lanes = plans.iter().map(|plan| plan.lanes.len() as u64).sum::<u64>();
+                Bid { ns, steps: steps(plans) + lanes, algorithm: *index }
             };
             let all_steps = short.iter().map(|(_, plans)| steps(plans)).sum();
-            rows(kind, all_steps, |bytes| {
-                short.iter().map(|one| priced(one, bytes)).min().unwrap_or_default()
-            })
+            rows(kind, all_steps, |bytes| best(short.iter().map(|one| bid(one, bytes)).collect()))
         };
         Self { rows }
     }
@@ -104,6 +108,23 @@ impl Table {
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }
+}
+
+/// What one algorithm takes at one size.
+#[derive(Clone, Copy, Debug)]
+struct Bid {
+    ns: u64,
+    /// Of all ranks, and their lanes.
+    steps: u64,
+    algorithm: usize,
+}
+
+/// The cheapest. Prices are not exact: of those that are an eighth apart at most, the one with the fewest
+/// steps, which has the least that a price does not know of.
+fn best(bids: Vec<Bid>) -> Bid {
+    let least = bids.iter().map(|bid| bid.ns).min().unwrap_or(0);
+    let near = bids.into_iter().filter(|bid| bid.ns <= least.saturating_add(least / 8));
+    near.min_by_key(|bid| (bid.steps, bid.ns, bid.algorithm)).expect("some algorithm does it as it is needed")
 }
 
 /// The plans of the first and the last rank, which tell what those between are like.
@@ -141,9 +162,9 @@ fn steps(plans: &[Plan]) -> u64 {
     plans.iter().flat_map(|plan| &plan.lanes).map(|lane| lane.steps.len() as u64).sum()
 }
 
-/// A row for each sample size, with what `cheapest` says: its price in nanoseconds and its algorithm. The
+/// A row for each sample size, with what `best` says: its price in nanoseconds and its algorithm. The
 /// more steps there are to be run for it, the fewer sizes.
-fn rows(kind: CollectiveKind, steps: u64, cheapest: impl Fn(u64) -> (u64, usize)) -> Vec<Row> {
+fn rows(kind: CollectiveKind, steps: u64, best: impl Fn(u64) -> Bid) -> Vec<Row> {
     let strides = [2, 4, 8, 12];
     let most = (SIZES.end() - SIZES.start()) as u64;
     let stride = strides.into_iter().find(|stride| most / stride * steps <= WORK).unwrap_or(strides[3]);
@@ -151,7 +172,7 @@ fn rows(kind: CollectiveKind, steps: u64, cheapest: impl Fn(u64) -> (u64, usize)
     let sizes: Vec<u64> = if kind == CollectiveKind::Barrier { vec![0] } else { sizes.collect() };
     let mut rows: Vec<Row> = Vec::new();
     for bytes in sizes {
-        let (ns, algorithm) = cheapest(bytes);
+        let Bid { ns, algorithm, .. } = best(bytes);
         let from = if rows.is_empty() { 0 } else { bytes >> (stride / 2) };
         rows.push(Row { from, algorithm, bytes, ns });
     }

@@ -29,30 +29,38 @@ pub(crate) trait Narrow: Copy {
     fn narrow(wide: f32) -> Self;
 }
 
-/// A layout: bits of the mantissa, bias of the exponent, and the codes of special values.
-struct Format {
+/// A layout: bits of the mantissa, bias of the exponent, and special values.
+pub(crate) struct Format {
     mantissa: u32,
     bias: u32,
-    /// What magnitudes beyond the largest finite one become.
-    overflow: u32,
-    /// What infinity becomes.
-    infinity: u32,
-    nan: u32,
+    /// What greater magnitudes are taken for, as the bits of an f32: of the largest finite value, or of
+    /// one that rounds to infinity.
+    pub(crate) largest: u32,
+    /// The code that infinity becomes.
+    pub(crate) infinity: u32,
+    /// The code that NaN becomes.
+    pub(crate) nan: u32,
     /// The least code that widens to NaN (E4M3), or to infinity or NaN (the others).
     special: u32,
 }
 
-const F16: Format =
-    Format { mantissa: 10, bias: 15, overflow: 0x7c00, infinity: 0x7c00, nan: 0x7e00, special: 0x7c00 };
-const E5M2: Format =
-    Format { mantissa: 2, bias: 15, overflow: 0x7b, infinity: 0x7c, nan: 0x7e, special: 0x7c };
-const E4M3: Format =
-    Format { mantissa: 3, bias: 7, overflow: 0x7e, infinity: 0x7e, nan: 0x7f, special: 0x7f };
+const F16: Format = Format {
+    mantissa: 10,
+    bias: 15,
+    largest: 65536f32.to_bits(),
+    infinity: 0x7c00,
+    nan: 0x7e00,
+    special: 0x7c00,
+};
+pub(crate) const E5M2: Format =
+    Format { mantissa: 2, bias: 15, largest: 57344f32.to_bits(), infinity: 0x7c, nan: 0x7e, special: 0x7c };
+pub(crate) const E4M3: Format =
+    Format { mantissa: 3, bias: 7, largest: 448f32.to_bits(), infinity: 0x7e, nan: 0x7f, special: 0x7f };
 
 impl Format {
     /// The value of a code without its sign.
     #[inline(always)]
-    const fn widen(&self, code: u32) -> f32 {
+    pub(crate) const fn widen(&self, code: u32) -> f32 {
         let shift = F32_MANTISSA - self.mantissa;
         let normal = (code << shift) + ((F32_BIAS - self.bias) << F32_MANTISSA);
         // The unit of subnormals is a power of two that f32 holds: an exact product.
@@ -64,22 +72,34 @@ impl Format {
     }
 
     /// The code, without sign, that is nearest to a magnitude given by its bits.
+    ///
+    /// The adder rounds: beside `grid`, one unit in the last place of f32 is one unit of the code. And
+    /// `grid` has the code of its binade in its lowest bits, so that the sum has the whole code there.
     #[inline(always)]
     const fn narrow(&self, magnitude: u32) -> u32 {
-        let shift = F32_MANTISSA - self.mantissa;
-        let odd = (magnitude >> shift) & 1;
-        let rounded = magnitude.wrapping_add((1 << (shift - 1)) - 1 + odd) >> shift;
-        let normal = rounded.wrapping_sub((F32_BIAS - self.bias) << self.mantissa);
-        // Beside `grid`, one unit in the last place of f32 is one subnormal unit of this format: the
-        // addition rounds as wanted.
-        let grid = (F32_BIAS + 24 - self.bias - self.mantissa) << F32_MANTISSA;
-        let subnormal = (f32::from_bits(magnitude) + f32::from_bits(grid)).to_bits().wrapping_sub(grid);
-        let least_normal = (F32_BIAS + 1 - self.bias) << F32_MANTISSA;
-        let code = if magnitude < least_normal { subnormal } else { normal };
-        let finite = if code > self.overflow { self.overflow } else { code };
-        let infinite = magnitude == F32_INFINITY && self.infinity != self.overflow;
-        let code = if infinite { self.infinity } else { finite };
+        let finite = if magnitude > self.largest { self.largest } else { magnitude };
+        let grid = self.grid(finite);
+        let code = (f32::from_bits(finite) + f32::from_bits(grid)).to_bits() & self.codes();
+        let code = if magnitude == F32_INFINITY { self.infinity } else { code };
         if magnitude > F32_INFINITY { self.nan } else { code }
+    }
+
+    /// What a finite magnitude is added to, to be rounded.
+    pub(crate) const fn grid(&self, magnitude: u32) -> u32 {
+        let shift = F32_MANTISSA - self.mantissa;
+        let least = self.least_normal();
+        let binade = if magnitude < least { least } else { magnitude & F32_INFINITY };
+        binade + (shift << F32_MANTISSA) + ((binade - least) >> shift)
+    }
+
+    /// The bits, as f32, of the least magnitude that is not subnormal here.
+    pub(crate) const fn least_normal(&self) -> u32 {
+        (F32_BIAS + 1 - self.bias) << F32_MANTISSA
+    }
+
+    /// All bits that a code without sign may have.
+    const fn codes(&self) -> u32 {
+        (self.nan + 1).next_power_of_two() - 1
     }
 }
 
@@ -133,7 +153,8 @@ impl Narrow for bf16 {
     #[inline(always)]
     fn narrow(wide: f32) -> Self {
         let bits = wide.to_bits();
-        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+        let odd = (bits >> 16) & 1;
+        let rounded = (bits | odd).wrapping_add(0x7fff) >> 16;
         let nan = bits & 0x7fff_ffff > F32_INFINITY;
         Self::from_low(if nan { 0x7fc0 } else { rounded })
     }

@@ -14,11 +14,15 @@
 //! - Operators of the library give the same bits for `a ⊕ b` and `b ⊕ a`, and on every processor: the
 //!   loops are compiled for several ([`Variant`]), and all compute the same.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod combine;
+mod few;
 mod fold;
 mod narrow;
 mod number;
 mod select;
+mod stream;
 mod user;
 mod variant;
 
@@ -33,7 +37,7 @@ use crate::error::{Error, Result};
 use crate::memory::{View, as_bytes};
 use crate::op::{OpKind, ReduceOp};
 use user::Combiner;
-use variant::{Entry, Job};
+use variant::Entry;
 
 /// The reduction of one call: element type, operator, number of ranks.
 ///
@@ -153,9 +157,8 @@ impl Reducer {
         match &self.loops {
             Loops::Library { fold, finish: finishing } => {
                 let entry = if finish { finishing } else { fold };
-                let job = Job { destinations, sources, ranks: self.ranks, factor: [0; 8] };
                 // SAFETY: checked above; the variant runs here, or there would be no reducer.
-                unsafe { entry(&job) }
+                unsafe { stream::run(*entry, destinations, sources, self.ranks, [0; 8]) }
             }
             // SAFETY: checked above; the reducer's dtype is the operator's.
             Loops::User(combiner) => unsafe { combiner.fold(destinations, sources) },
@@ -176,7 +179,7 @@ impl Reducer {
         check(destinations, sources, self.dtype.size());
         match self.prescale {
             // SAFETY: checked above; the variant runs here, and the factor is an element.
-            Some((entry, factor)) => unsafe { entry(&Job { destinations, sources, ranks: 1, factor }) },
+            Some((entry, factor)) => unsafe { stream::run(entry, destinations, sources, 1, factor) },
             None => copy(destinations, source),
         }
     }
@@ -188,7 +191,11 @@ impl fmt::Debug for Reducer {
     }
 }
 
-/// Every destination = source, any bytes.
+/// Every destination = source, any bytes. The source is read once, each destination written once.
+///
+/// Among several destinations, one that is the source's own place is written like the others: its lines
+/// belong to this core from then on, and whoever writes them next takes them from it at once instead of
+/// from all who have read them. A copy onto itself alone moves nothing.
 ///
 /// # Panics
 /// As [`Reducer::fold`].
@@ -198,36 +205,61 @@ pub fn copy(destinations: &[View<'_>], source: View<'_>) {
 }
 
 fn copy_checked(destinations: &[View<'_>], source: View<'_>) {
-    // One pass over the source for each destination would read it anew once it has left the caches.
-    let block = if destinations.len() > 1 { 16 << 10 } else { source.len() };
-    let mut start = 0;
-    while start < source.len() {
-        let count = block.min(source.len() - start);
-        for destination in destinations.iter().filter(|destination| !destination.same_place(source)) {
-            // SAFETY: the range lies in both views, which were checked.
-            unsafe { ptr::copy(source.as_ptr().add(start), destination.as_ptr().add(start), count) };
-        }
-        start += count;
+    if let &[destination] = destinations
+        && !destination.is_streamed()
+    {
+        let (from, to, count) = (source.as_ptr(), destination.as_ptr(), source.len());
+        return match count {
+            _ if from == to => {}
+            // SAFETY: checked by the caller; so few bytes are moved so.
+            0..=few::MOST => unsafe { few::copy(from, to, count) },
+            // SAFETY: checked by the caller: apart, equally long, and one is writable.
+            _ => unsafe { ptr::copy_nonoverlapping(from, to, count) },
+        };
     }
+    let entry = select::copy(Kernels::best().variant());
+    // SAFETY: checked by the caller; the variant runs here.
+    unsafe { stream::run(entry, destinations, &[source], 1, [0; 8]) }
 }
 
 /// What every kernel relies on: views are equally long, a multiple of `size`; destinations are writable,
 /// each the very place of a source or apart.
 #[inline(always)]
 fn check(destinations: &[View<'_>], sources: &[View<'_>], size: usize) {
+    let Some(first) = sources.first() else { refuse(destinations, sources, size) };
+    let length = first.len();
+    let mut sound = length & (size - 1) == 0;
+    for source in sources {
+        sound &= source.len() == length;
+    }
+    for destination in destinations {
+        sound &= destination.is_writable() & (destination.len() == length);
+        for source in sources {
+            sound &= same_or_apart(*destination, *source, length);
+        }
+    }
+    if !sound {
+        refuse(destinations, sources, size);
+    }
+}
+
+#[inline(always)]
+fn same_or_apart(destination: View<'_>, source: View<'_>, length: usize) -> bool {
+    let distance = source.as_ptr().addr().abs_diff(destination.as_ptr().addr());
+    (distance == 0) | (distance >= length)
+}
+
+/// Says which rule is broken.
+#[cold]
+#[inline(never)]
+fn refuse(destinations: &[View<'_>], sources: &[View<'_>], size: usize) -> ! {
     assert!(!sources.is_empty(), "a fold has at least one source");
     let length = sources[0].len();
     assert!(length & (size - 1) == 0, "whole elements of {size} bytes, but there are {length} bytes");
-    for source in sources {
-        assert!(source.len() == length, "sources of one fold are equally long");
-    }
+    assert!(sources.iter().all(|source| source.len() == length), "sources of one fold are equally long");
     for destination in destinations {
         assert!(destination.is_writable(), "a destination is writable");
         assert!(destination.len() == length, "a destination is as long as the sources");
-        let to = destination.as_ptr().addr();
-        for source in sources {
-            let distance = source.as_ptr().addr().abs_diff(to);
-            assert!(distance == 0 || distance >= length, "a destination is a source's place or apart");
-        }
     }
+    panic!("a destination is a source's place or apart");
 }

@@ -7,10 +7,15 @@
 //! memory   b1 a1 | b2 a2 | b3 a3 | ...        lanes   a1 a2 a3 ... b1 b2 b3 ...
 //! ```
 
-use super::number::{Number, Unaligned};
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
+use super::number::{Number, Unaligned, Walk};
 use super::variant::Isa;
 use crate::dtype::narrow::Narrow;
 use crate::dtype::{Dtype, Element, F8E4M3, F8E5M2, bf16, f16};
+
+/// Lanes of a chunk: what is left beside whole chunks is padded to one.
+pub(super) const CHUNK: usize = 64;
 
 /// # Safety
 /// `LANES` elements can be read there.
@@ -18,13 +23,6 @@ use crate::dtype::{Dtype, Element, F8E4M3, F8E5M2, bf16, f16};
 unsafe fn load<N: Narrow, const LANES: usize>(from: *const Unaligned<N>) -> [f32; LANES] {
     let per_word = 4 / size_of::<N>();
     let mut chunk = [0.0; LANES];
-    if LANES < per_word {
-        for (i, lane) in chunk.iter_mut().enumerate() {
-            // SAFETY: the caller's promise.
-            *lane = unsafe { from.add(i).read() }.0.widen();
-        }
-        return chunk;
-    }
     let words = LANES / per_word;
     for part in 0..per_word {
         for i in 0..words {
@@ -39,15 +37,8 @@ unsafe fn load<N: Narrow, const LANES: usize>(from: *const Unaligned<N>) -> [f32
 /// # Safety
 /// `LANES` elements can be written there.
 #[inline(always)]
-unsafe fn store<N: Narrow, const LANES: usize>(chunk: [f32; LANES], to: *mut Unaligned<N>) {
+unsafe fn store<N: Narrow, const LANES: usize>(chunk: &[f32; LANES], to: *mut Unaligned<N>) {
     let per_word = 4 / size_of::<N>();
-    if LANES < per_word {
-        for (i, lane) in chunk.into_iter().enumerate() {
-            // SAFETY: the caller's promise.
-            unsafe { to.add(i).write(Unaligned(N::narrow(lane))) };
-        }
-        return;
-    }
     let words = LANES / per_word;
     for i in 0..words {
         let part = |part| N::narrow(chunk[part * words + i]).low() << (part as u32 * N::BITS);
@@ -69,8 +60,12 @@ macro_rules! narrow {
 
             #[inline(always)]
             unsafe fn load<I: Isa, const LANES: usize>(from: *const Unaligned<Self>) -> [f32; LANES] {
+                const { assert!(LANES == CHUNK) };
                 #[cfg(target_arch = "x86_64")]
-                if I::F16C && Self::DTYPE == Dtype::F16 && LANES.is_multiple_of(8) {
+                if I::AVX512 {
+                    // SAFETY: the caller's promise.
+                    return avx512::lanes(unsafe { avx512::Vectors::load(from) });
+                } else if I::F16C && Self::DTYPE == Dtype::F16 {
                     // SAFETY: the caller's promise.
                     return unsafe { f16c::load(from.cast()) };
                 }
@@ -81,12 +76,26 @@ macro_rules! narrow {
             #[inline(always)]
             unsafe fn store<I: Isa, const LANES: usize>(chunk: [f32; LANES], to: *mut Unaligned<Self>) {
                 #[cfg(target_arch = "x86_64")]
-                if I::F16C && Self::DTYPE == Dtype::F16 && LANES.is_multiple_of(8) {
+                if I::AVX512 {
+                    // SAFETY: the caller's promise.
+                    return unsafe { avx512::Vectors::store(avx512::vectors(chunk), to) };
+                } else if I::F16C && Self::DTYPE == Dtype::F16 {
                     // SAFETY: the caller's promise.
                     return unsafe { f16c::store(chunk, to.cast()) };
                 }
                 // SAFETY: the caller's promise.
-                unsafe { store(chunk, to) }
+                unsafe { store(&chunk, to) }
+            }
+
+            #[inline(always)]
+            unsafe fn walk(walk: &mut impl Walk) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    walk.chunks::<CHUNK>();
+                    if walk.left() > 0 {
+                        walk.padded::<CHUNK>();
+                    }
+                }
             }
         }
     )*};

@@ -29,32 +29,56 @@ pub(super) trait Number: Element {
     unsafe fn store<I: Isa, const LANES: usize>(chunk: [Self::Wide; LANES], to: *mut Unaligned<Self>);
 
     /// Walks in chunks of at least 256 widened bytes (less than 64 lanes are not made vectors of), then
-    /// of fewer, then element by element.
+    /// does what is left.
     ///
     /// # Safety
     /// What the walk asks.
     #[inline(always)]
-    unsafe fn in_chunks(walk: &mut impl Chunks<Self>) {
-        // SAFETY: the caller's promise.
+    unsafe fn walk(walk: &mut impl Walk) {
+        // SAFETY: the caller's promise; the ends are at most as long as what is left.
         unsafe {
             match size_of::<Self::Wide>() {
-                1 => walk.walk::<256>(),
-                2 => walk.walk::<128>(),
-                _ => walk.walk::<64>(),
+                1 => walk.chunks::<256>(),
+                2 => walk.chunks::<128>(),
+                _ => walk.chunks::<64>(),
             }
-            walk.walk::<8>();
-            walk.walk::<1>();
+            match walk.left() {
+                0 => {}
+                1 => walk.ends::<1>(),
+                2..4 => walk.ends::<2>(),
+                4..8 => walk.ends::<4>(),
+                8..16 => walk.ends::<8>(),
+                16..32 => walk.ends::<16>(),
+                left if size_of::<Self::Wide>() > 2 || left < 64 => walk.ends::<32>(),
+                left if size_of::<Self::Wide>() > 1 || left < 128 => walk.ends::<64>(),
+                _ => walk.ends::<128>(),
+            }
         }
     }
 }
 
 /// Work that is done in chunks of elements.
-pub(super) trait Chunks<N> {
+pub(super) trait Walk {
+    /// How many elements are left.
+    fn left(&self) -> usize;
+
     /// Goes on as long as there are so many elements.
     ///
     /// # Safety
     /// What the work asks.
-    unsafe fn walk<const LANES: usize>(&mut self);
+    unsafe fn chunks<const LANES: usize>(&mut self);
+
+    /// Does what is left: the first `LANES` and the last, which may overlap.
+    ///
+    /// # Safety
+    /// What the work asks; at least `LANES` elements are left, and at most twice as many.
+    unsafe fn ends<const LANES: usize>(&self);
+
+    /// Does what is left: less than one chunk, padded to a whole one.
+    ///
+    /// # Safety
+    /// What the work asks; a chunk is at most [`few::MOST`](super::few::MOST) bytes long.
+    unsafe fn padded<const LANES: usize>(&self);
 }
 
 /// Arithmetic in which elements are combined.
@@ -85,15 +109,13 @@ macro_rules! as_it_is {
             #[inline(always)]
             unsafe fn load<I: Isa, const LANES: usize>(from: *const Unaligned<Self>) -> [Self; LANES] {
                 // SAFETY: the caller's promise.
-                std::array::from_fn(|i| unsafe { from.add(i).read() }.0)
+                unsafe { from.cast::<[Self; LANES]>().read_unaligned() }
             }
 
             #[inline(always)]
             unsafe fn store<I: Isa, const LANES: usize>(chunk: [Self; LANES], to: *mut Unaligned<Self>) {
-                for (i, $wide) in chunk.into_iter().enumerate() {
-                    // SAFETY: the caller's promise.
-                    unsafe { to.add(i).write(Unaligned($narrow)) };
-                }
+                // SAFETY: the caller's promise.
+                unsafe { to.cast::<[Self; LANES]>().write_unaligned(chunk.map(|$wide| $narrow)) };
             }
         }
     };

@@ -1,7 +1,7 @@
 //! Which kernel serves an element type and an operator.
 
 use super::combine::{And, Max, Min, Or, Prod, Sum, Xor};
-use super::fold::{Fold, Prescale};
+use super::fold::{Copy, Fold, Prescale};
 use super::variant::{Entry, Variant};
 use crate::dtype::{Dtype, F8E4M3, F8E5M2, bf16, f16};
 use crate::op::OpKind;
@@ -57,4 +57,9 @@ pub(super) fn average(variant: Variant, dtype: Dtype) -> Entry {
 /// The kernel that multiplies by a factor.
 pub(super) fn prescale(variant: Variant, dtype: Dtype) -> Entry {
     with_type!(dtype, N => variant.entry::<Prescale<N>>())
+}
+
+/// The kernel that copies one source.
+pub(super) fn copy(variant: Variant) -> Entry {
+    variant.entry::<Copy>()
 }

@@ -12,18 +12,19 @@ pub struct View<'a> {
     start: *mut u8,
     len: usize,
     writable: bool,
+    streamed: bool,
     memory: PhantomData<&'a ()>,
 }
 
 impl<'a> View<'a> {
     /// Bytes to read.
     pub fn read(bytes: &'a [u8]) -> Self {
-        Self { start: bytes.as_ptr().cast_mut(), len: bytes.len(), writable: false, memory: PhantomData }
+        Self::of(bytes.as_ptr().cast_mut(), bytes.len(), false)
     }
 
     /// Bytes to read and write.
     pub fn write(bytes: &'a mut [u8]) -> Self {
-        Self { start: bytes.as_mut_ptr(), len: bytes.len(), writable: true, memory: PhantomData }
+        Self::of(bytes.as_mut_ptr(), bytes.len(), true)
     }
 
     /// Bytes to read and write, by address.
@@ -32,7 +33,11 @@ impl<'a> View<'a> {
     /// `start .. start + len` must be readable and writable for `'a`, and whoever else may touch it
     /// meanwhile must be kept apart by a protocol.
     pub unsafe fn from_raw(start: *mut u8, len: usize) -> Self {
-        Self { start, len, writable: true, memory: PhantomData }
+        Self::of(start, len, true)
+    }
+
+    fn of(start: *mut u8, len: usize, writable: bool) -> Self {
+        Self { start, len, writable, streamed: false, memory: PhantomData }
     }
 
     /// No bytes.
@@ -44,6 +49,16 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn read_only(self) -> Self {
         Self { writable: false, ..self }
+    }
+
+    /// The same bytes; as a destination, to be written past the caches.
+    ///
+    /// For results that nobody reads before they have left the caches anyway: a line written whole is
+    /// not fetched first, a third less traffic for a copy. Kernels heed it from a few KiB up, where the
+    /// processor has such stores; elsewhere, and for sources, it means nothing.
+    #[must_use]
+    pub fn streamed(self) -> Self {
+        Self { streamed: true, ..self }
     }
 
     /// How many bytes.
@@ -59,6 +74,11 @@ impl<'a> View<'a> {
     /// Whether it may be written.
     pub fn is_writable(self) -> bool {
         self.writable
+    }
+
+    /// Whether it is to be written past the caches.
+    pub fn is_streamed(self) -> bool {
+        self.streamed
     }
 
     /// The first byte's address.

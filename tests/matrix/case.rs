@@ -7,7 +7,7 @@ use kolo::config::Config;
 use kolo::engine::{Counts, Extents, Shape};
 use kolo::plan::Layout;
 use kolo::topology::Topology;
-use kolo::transport::{self, local::Hub};
+use kolo::transport::{self, Transport, local::Hub};
 use kolo::{CollectiveKind, Dtype};
 
 use crate::patterns::Op;

@@ -91,7 +91,9 @@ fn calls(transport: &str) -> impl Iterator<Item = (Call, Option<&'static str>)> 
 fn shapes(transport: &'static str) {
     let mut turn = Turn(Random(transport.len() as u64));
     let mut cases = Vec::new();
-    for (size, (call, algorithm)) in SIZES.into_iter().flat_map(|size| calls(transport).map(move |of| (size, of))) {
+    for (size, (call, algorithm)) in
+        SIZES.into_iter().flat_map(|size| calls(transport).map(move |of| (size, of)))
+    {
         for at in 0..14 {
             let case = turn.case(transport, size, call, algorithm);
             let work = call.starts() && turn.0.below(4) == 0;

@@ -56,7 +56,7 @@ fn what_is_shared_is_counted_once() {
     let hosts = Topology::new(vec![0, 0, 0, 0, 4, 4, 4, 4]);
     let cost = |_, _| Cost { latency_ns: 0, bytes_per_us: 1_000_000 };
     let priced = |network_per_us, memory_per_us, cores| {
-        let host = Host { memory_per_us, network_per_us };
+        let host = Host { cache: 0, memory_per_us, network_per_us };
         let core = Core { step_ns: 100, ..Machine::textbook(8, cost).core };
         let machine =
             Machine { host, core, topology: hosts.clone().with_cores(cores), ..Machine::textbook(8, cost) };
@@ -77,8 +77,8 @@ fn host(ranks: usize) -> Machine<impl Fn(usize, usize) -> Cost> {
     Machine {
         topology: Topology::one_host(ranks),
         cost: |_, _| Cost { latency_ns: 120, bytes_per_us: 20_000 },
-        core: Core { step_ns: 15, switch_ns: 1300, copy_per_us: 12_000, reduce_per_us: 10_000 },
-        host: Host { memory_per_us: 40_000, network_per_us: 3_000 },
+        core: Core { step_ns: 15, switch_ns: 1300, touch_per_us: 30_000 },
+        host: Host { cache: 0, memory_per_us: 40_000, network_per_us: 3_000 },
         slot: 1 << 17,
         credit: 4,
         lends: true,

@@ -33,6 +33,8 @@ pub(super) struct Run<'a, F> {
     /// Bytes of a block in one round, and the number of rounds.
     block: u64,
     rounds: u64,
+    /// Whether the vectors are more than caches hold.
+    spills: bool,
     net: Net<Flow>,
     /// When each lane has done its last step.
     lanes: Vec<Time>,
@@ -47,8 +49,7 @@ pub(super) struct Run<'a, F> {
     /// Lanes that may go on, by when; and when each of them is next to be tried.
     ready: BinaryHeap<Reverse<(Time, u32)>>,
     next: Vec<Time>,
-    /// When each round is done by all, and when all is done.
-    done: Vec<Time>,
+    /// When all is done.
     end: Time,
 }
 
@@ -58,6 +59,7 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
         machine: &'a Machine<F>,
         block: u64,
         rounds: u64,
+        spills: bool,
     ) -> Result<Self, Box<Refusal>> {
         let net = Net::new(plans)?;
         let ranks = plans.len();
@@ -70,6 +72,7 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
             machine,
             block,
             rounds,
+            spills,
             lanes: vec![0; net.lanes.len()],
             tokens: BTreeMap::new(),
             cores: vec![0; ranks],
@@ -79,14 +82,13 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
             networks: vec![[0; 2]; ranks],
             ready: (0..net.lanes.len() as u32).map(|lane| Reverse((0, lane))).collect(),
             next: vec![0; net.lanes.len()],
-            done: vec![0; rounds as usize],
             end: 0,
             net,
         })
     }
 
-    /// When the last rank is done, and how long after the round before the last round was done.
-    pub(super) fn run(mut self) -> Result<(Time, Time), Box<Refusal>> {
+    /// When the last rank is done.
+    pub(super) fn run(mut self) -> Result<Time, Box<Refusal>> {
         while let Some(Reverse((now, lane))) = self.ready.pop() {
             if self.next[lane as usize] == now {
                 self.next[lane as usize] = Time::MAX;
@@ -102,10 +104,7 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
                 let (rank, index, step) = (lane.rank as usize, lane.index.into(), lane.step as usize);
                 Err(Refusal::step(self.plans, rank, index, step, "it waits forever"))
             }
-            None => {
-                let before = self.done.iter().rev().nth(1).copied().unwrap_or(0);
-                Ok((self.end, self.done.last().copied().unwrap_or(0).saturating_sub(before)))
-            }
+            None => Ok(self.end),
         }
     }
 
@@ -137,8 +136,6 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
         let state = &mut self.net.lanes[lane];
         state.step += 1;
         if state.step as usize == steps.len() {
-            let done = &mut self.done[state.round as usize];
-            *done = end.max(*done);
             (state.step, state.round) = (0, state.round + 1);
         }
         self.wake(lane as u32, end);
@@ -217,13 +214,13 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
         if outputs == 0 {
             return begun;
         }
-        // A reduction stores its first output on the way.
-        let copies = if sources > 1 { outputs - 1 } else { outputs };
-        let core = &self.machine.core;
-        let done =
-            begun + ps((sources - 1) * bytes, core.reduce_per_us) + ps(copies * bytes, core.copy_per_us);
+        let touched = (sources + outputs) * bytes;
+        let done = begun + ps(touched, self.machine.core.touch_per_us);
+        if !self.spills {
+            return done;
+        }
         let memory = &mut self.memories[self.machine.topology.host(rank)];
-        *memory = begun.max(*memory) + ps((sources + outputs) * bytes, self.machine.host.memory_per_us);
+        *memory = begun.max(*memory) + ps(touched, self.machine.host.memory_per_us);
         done.max(*memory)
     }
 

@@ -28,16 +28,14 @@ pub struct Core {
     pub step_ns: u32,
     /// Nanoseconds to go over from one rank to another one.
     pub switch_ns: u32,
-    /// Bytes copied in a microsecond.
-    pub copy_per_us: u32,
-    /// Bytes of a further operand combined in a microsecond.
-    pub reduce_per_us: u32,
+    /// Bytes that it reads or writes in its caches in a microsecond: a copy of n bytes counts twice, a
+    /// reduction of two operands three times.
+    pub touch_per_us: u32,
 }
 
 impl Core {
-    /// As measured on a Zen 4 server with everything in cache; the switch is a `sched_yield`.
-    pub const MEASURED: Self =
-        Self { step_ns: 20, switch_ns: 1300, copy_per_us: 45_000, reduce_per_us: 45_000 };
+    /// As measured on Zen 5, all-reduces of two ranks of 4 KiB to 4 MiB; the switch is a yield.
+    pub const MEASURED: Self = Self { step_ns: 25, switch_ns: 700, touch_per_us: 140_000 };
 
     /// Picoseconds to begin a step.
     pub(super) fn ps_to_begin(&self) -> u64 {
@@ -48,6 +46,8 @@ impl Core {
 /// What the ranks of a host share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host {
+    /// Bytes that its caches hold: with more than that in its ranks' vectors, all traffic goes to its memory.
+    pub cache: u32,
     /// Bytes that its memory reads and writes in a microsecond.
     pub memory_per_us: u32,
     /// Bytes that its network sends, and that it receives, in a microsecond.
@@ -55,8 +55,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// The memory as measured on a Zen 4 server with two of them, the network nominal.
-    pub const MEASURED: Self = Self { memory_per_us: 50_000, network_per_us: 10_000 };
+    /// Caches and memory as measured on servers with two of them, the network nominal.
+    pub const MEASURED: Self = Self { cache: 24 << 20, memory_per_us: 50_000, network_per_us: 10_000 };
 }
 
 impl<F: Fn(usize, usize) -> Cost> Machine<F> {
@@ -66,8 +66,8 @@ impl<F: Fn(usize, usize) -> Cost> Machine<F> {
         Self {
             topology: Topology::one_host(ranks),
             cost,
-            core: Core { step_ns: 0, switch_ns: 0, copy_per_us: u32::MAX, reduce_per_us: u32::MAX },
-            host: Host { memory_per_us: u32::MAX, network_per_us: u32::MAX },
+            core: Core { step_ns: 0, switch_ns: 0, touch_per_us: u32::MAX },
+            host: Host { cache: u32::MAX, memory_per_us: u32::MAX, network_per_us: u32::MAX },
             slot: 1 << 16,
             credit: u32::MAX,
             lends: false,

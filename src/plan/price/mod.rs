@@ -5,14 +5,14 @@
 //! after the other, so that what is shared is counted once:
 //!
 //! ```text
-//!   core     switch_ns after another rank's step, step_ns + (sources - 1) · bytes / reduce + further outputs · bytes / copy
-//!   memory   (sources + outputs) · bytes / memory
+//!   core     switch_ns after another rank's step, then step_ns + (sources + outputs) · bytes / touch
+//!   memory   (sources + outputs) · bytes / memory, where all ranks' vectors are more than caches hold
 //!   link     bytes / bandwidth, then the latency; between hosts after bytes / network on both sides
 //!   lent     no copy; the receiver reads the sender's memory, and its acknowledgment comes a latency later
 //! ```
 //!
 //! Times are integers (picoseconds), so that all ranks predict alike. Few rounds are run, all of one
-//! length; the pace of the last of them counts for those that are left.
+//! length; what a few more of them took counts for those that are left.
 
 mod flow;
 mod machine;
@@ -24,7 +24,7 @@ use super::refusal::Refusal;
 use super::step::{Plan, Step};
 use crate::topology::Cost;
 
-/// Rounds to run: the first fill the links, the last two tell the pace.
+/// Rounds to run: the first half fills the links, the other half tells the pace.
 const ROUNDS: u64 = 4;
 
 /// How many nanoseconds a collective over `bytes` takes, from the first rank's begin to the last one's
@@ -38,9 +38,12 @@ where
 {
     let Some(plan) = plans.first() else { return Ok(0) };
     let (block, rounds) = cut(plan, machine.slot, bytes);
+    let run = |rounds| Run::new(plans, machine, block, rounds, spills(machine, bytes))?.run();
     let simulated = rounds.min(ROUNDS);
-    let (end, pace) = Run::new(plans, machine, block, simulated)?.run()?;
-    Ok((end + (rounds - simulated) * pace).div_ceil(1000))
+    let end = run(simulated)?;
+    let left = rounds - simulated;
+    let pace = if left > 0 { (end - run(ROUNDS / 2)?) / (ROUNDS / 2) } else { 0 };
+    Ok((end + left * pace).div_ceil(1000))
 }
 
 /// What [`price`] would say if `rank` did one thing after the other and everybody did the same: for plans
@@ -56,11 +59,21 @@ where
         let latency = |peer: u32| u64::from((machine.cost)(peer as usize, rank).latency_ns) * 1000;
         let carried = |&peer: &u32| ps(bytes, (machine.cost)(rank, peer as usize).bytes_per_us);
         let waited = step.senders().map(latency).max().unwrap_or(0);
-        let reduced = ps((sources - 1) * bytes, machine.core.reduce_per_us);
-        machine.core.ps_to_begin() + waited + reduced + step.receivers().iter().map(carried).sum::<u64>()
+        let touched = ps((sources + 1) * bytes, machine.core.touch_per_us);
+        machine.core.ps_to_begin() + waited + touched + step.receivers().iter().map(carried).sum::<u64>()
     };
     let round: u64 = plan.lanes.iter().flat_map(|lane| &lane.steps).map(step_cost).sum();
     (rounds * round).div_ceil(1000)
+}
+
+/// Whether the inputs and outputs of a host's ranks are more than its caches hold.
+fn spills<F>(machine: &Machine<F>, bytes: u64) -> bool {
+    let Machine { topology, host, .. } = machine;
+    let ranks = topology.size();
+    let mut on_host = vec![0u64; ranks];
+    (0..ranks).for_each(|rank| on_host[topology.host(rank)] += 1);
+    let most = on_host.into_iter().max().unwrap_or(0);
+    bytes.saturating_mul(2 * most) > u64::from(host.cache)
 }
 
 /// The bytes of a block in each round, and the number of rounds.
