@@ -45,7 +45,7 @@ pub const MOST_BANKS: usize = 255;
 
 /// The bytes of a bank of the board. A round costs each core a switch between all of its ranks, and what is
 /// worked on should stay in a core's second-level cache.
-const BANK: usize = 128 << 10;
+const BANK: usize = 256 << 10;
 
 /// Chunks on the board begin on this boundary, in bytes.
 const LINE: usize = 64;

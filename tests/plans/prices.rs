@@ -124,7 +124,7 @@ fn small_sizes_take_few_hops_and_large_ones_little_traffic() {
 
 #[test]
 fn deterministic_mode_takes_rank_order_alone() {
-    let needs = Needs { rank_order: true, edge_local: false };
+    let needs = Needs { rank_order: true, edge_local: false, no_board: false };
     for kind in CollectiveKind::ALL.into_iter().filter(|kind| kind.reduces()) {
         let table = Table::build(kind, &host(8), needs);
         for row in table.rows() {
@@ -151,7 +151,7 @@ fn thousands_of_ranks_are_chosen_for_too() {
 /// With counts of their own, gather, scatter and all-to-all touch no block of somebody else.
 #[test]
 fn edge_local_plans_touch_their_own_blocks_alone() {
-    let needs = Needs { rank_order: false, edge_local: true };
+    let needs = Needs { rank_order: false, edge_local: true, no_board: false };
     for kind in [CollectiveKind::Gather, CollectiveKind::Scatter, CollectiveKind::AllToAll] {
         let (ranks, root) = (6, 4);
         for (algorithm, _) in cases().filter(|&(a, done)| done == kind && needs.met(a, kind)) {
