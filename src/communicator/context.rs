@@ -174,6 +174,13 @@ impl Context {
         self.home
     }
 
+    /// The bytes of a vector from which on those of this host's ranks are more than its caches hold.
+    pub(super) fn streams_from(&self) -> usize {
+        let hosts = &self.roster.hosts;
+        let here = hosts.iter().filter(|host| **host == hosts[self.me]).count();
+        Host::MEASURED.cache as usize / (2 * here)
+    }
+
     /// How long to try before sleeping.
     pub(super) fn patience(&self) -> Patience {
         self.patience

@@ -11,7 +11,7 @@ use crate::algorithm;
 use crate::algorithm::choose::Needs;
 use crate::dtype::Dtype;
 use crate::engine::{
-    Board, Engine, Request, Ride, Route, Routine, Shape, Signature, Stamp, Wait, Walk, aborted, mix,
+    Board, Engine, Request, Ride, Route, Routine, Shape, Signature, Stamp, Tenancy, Wait, Walk, aborted, mix,
 };
 use crate::error::{Error, Kind, Result};
 use crate::health::{Deadline, Home};
@@ -106,12 +106,12 @@ impl Core {
         settings: Settings,
         abort: Arc<AtomicBool>,
     ) -> Result<Self> {
-        let patience = context.patience();
         let (rank, topology) = (group.rank, &group.topology);
         let near = |other: &usize| *other != rank && topology.neighbours(rank, *other);
         let neighbours: Vec<u32> = (0..topology.size()).filter(near).map(|other| other as u32).collect();
         let home = context.home().filter(|_| !neighbours.is_empty()).map(Home::new);
-        let engine = Engine::new(Bell::new()?, context.slot(), patience, (neighbours, home), abort);
+        let tenancy = Tenancy { patience: context.patience(), neighbours, home };
+        let engine = Engine::new(Bell::new()?, context.slot(), tenancy, context.streams_from(), abort);
         let choice = Choice::default();
         Ok(Self {
             context,

@@ -21,7 +21,7 @@ pub use extent::{Counts, Extents, Shape};
 pub use link::{Links, Wanted};
 pub use route::{Port, Route, ports};
 pub use signature::{Routine, Signature, Stamp, mix};
-pub use wait::{Next, Patience, Wait};
+pub use wait::{Next, Patience, Tenancy, Wait};
 pub use walk::{Blocker, Call, Progress, Walk};
 
 use crate::error::{Error, Kind, Result};
@@ -59,20 +59,23 @@ pub struct Engine {
     slot: usize,
     patience: Patience,
     home: Option<Home>,
+    /// Outputs of so many bytes are written past the caches.
+    streams_from: usize,
     abort: Arc<AtomicBool>,
 }
 
 impl Engine {
-    /// An engine without links; `neighbours` are the ranks that share this one's core, its `home`.
+    /// An engine without links, of a rank that shares its host so.
     pub fn new(
         bell: Arc<Bell>,
         slot: usize,
-        patience: Patience,
-        (neighbours, home): (Vec<u32>, Option<Home>),
+        tenancy: Tenancy,
+        streams_from: usize,
         abort: Arc<AtomicBool>,
     ) -> Self {
-        let links = Links::new(neighbours);
-        Self { links, bell, scratch: Scratch::default(), slot, patience, home, abort }
+        let Tenancy { patience, neighbours, home } = tenancy;
+        let (links, scratch) = (Links::new(neighbours), Scratch::default());
+        Self { links, bell, scratch, slot, patience, home, streams_from, abort }
     }
 
     /// What peers ring.
@@ -122,7 +125,7 @@ impl Engine {
         request: &Request<'_>,
         then: impl FnOnce(&Ride<'_>) -> R,
     ) -> R {
-        let Self { links, scratch, slot, bell, patience, home, abort } = self;
+        let Self { links, scratch, slot, bell, patience, home, streams_from, abort } = self;
         let size = request.signature.dtype.size();
         route.survey(&request.shape, size, *slot);
         let drawn;
@@ -137,7 +140,8 @@ impl Engine {
             scratch.ensure(extents.bank() * usize::from(route.plan.scratch));
         }
         let board = route.board.as_ref().map_or_else(View::empty, Board::view);
-        let call = Call { request, extents, scratch: scratch.view(), board };
+        let streams = request.output.len() >= *streams_from && !request.output.same_place(request.input);
+        let call = Call { request, extents, scratch: scratch.view(), board, streams };
         then(&Ride { route, links, call, bell, abort, patience: *patience, home: home.as_ref() })
     }
 

@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::health::Deadline;
+use crate::health::{Deadline, Home};
 
 /// How long to try before the next, more patient, way of waiting.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,17 @@ impl Patience {
     pub fn looks(self) -> u32 {
         self.looks
     }
+}
+
+/// How a rank shares the cores of its host.
+#[derive(Debug)]
+pub struct Tenancy {
+    /// How it waits.
+    pub patience: Patience,
+    /// The ranks that share its core.
+    pub neighbours: Vec<u32>,
+    /// That core, where it has neighbours and may leave it.
+    pub home: Option<Home>,
 }
 
 /// What to do next while nothing moves.

@@ -38,6 +38,8 @@ pub struct Call<'a> {
     pub scratch: View<'a>,
     /// What all ranks see, where the plan has it.
     pub board: View<'a>,
+    /// Whether the output is written past the caches: it is more than they hold, and apart from the input.
+    pub streams: bool,
 }
 
 /// How far a walk has come.
@@ -345,7 +347,9 @@ impl<'c> Moving<'_, 'c> {
         let mut place =
             |view: View<'l>| *places.next().expect("there is room for each of a step's places") = view;
         if let Some(span) = *stored {
-            place(piece(span));
+            let view = piece(span);
+            let past_caches = self.call.streams && span.memory == Memory::Output;
+            place(if past_caches { view.streamed() } else { view });
         }
         for &at in to {
             let room = if self.step.answers { links.answer(at, len) } else { links.reserve(at, len) };
