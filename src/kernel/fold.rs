@@ -155,7 +155,9 @@ where
             // SAFETY: the caller's promise.
             unsafe {
                 let to = destination.as_ptr().cast::<Unaligned<N>>().add(start);
-                if self.streams && destination.is_streamed() && to.addr().is_multiple_of(LINE) {
+                // What is left at the end fills no line.
+                let whole = LANES * size_of::<N>() >= LINE && to.addr().is_multiple_of(LINE);
+                if self.streams && destination.is_streamed() && whole {
                     stream::<N, I, LANES>(chunk, to);
                 } else {
                     N::store::<I, LANES>(chunk, to);
