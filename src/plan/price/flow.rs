@@ -39,9 +39,11 @@ pub(super) struct Run<'a, F> {
     /// When each lane has done its last step.
     lanes: Vec<Time>,
     tokens: BTreeMap<(usize, usize), VecDeque<Time>>,
-    /// When each rank's core and each host's memory and network (out, in) are free.
+    /// When each core and each host's memory and network (out, in) are free.
     cores: Vec<Time>,
+    /// The core of each rank, and the rank that each core ran last.
     core_of: Vec<u32>,
+    ran: Vec<Option<u32>>,
     memories: Vec<Time>,
     networks: Vec<[Time; 2]>,
     /// Lanes that may go on, by when; and when each of them is next to be tried.
@@ -61,15 +63,10 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
     ) -> Result<Self, Box<Refusal>> {
         let net = Net::new(plans)?;
         let ranks = plans.len();
-        let mut on_host = vec![0u32; ranks];
-        let core_of = (0..ranks).map(|rank| {
-            let host = machine.topology.host(rank);
-            let number = on_host[host] % machine.host.cores.max(1);
-            on_host[host] += 1;
-            number * ranks as u32 + host as u32
-        });
-        let core_of: Vec<u32> = core_of.collect();
-        let cores = core_of.iter().max().map_or(0, |&core| core as usize + 1);
+        // A core is known by the lowest rank that it runs.
+        let core = |rank: usize| (machine.topology.host(rank), machine.topology.core(rank));
+        let mut known = BTreeMap::new();
+        let core_of = (0..ranks).map(|rank| *known.entry(core(rank)).or_insert(rank as u32)).collect();
         Ok(Self {
             plans,
             machine,
@@ -78,8 +75,9 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
             spills,
             lanes: vec![0; net.lanes.len()],
             tokens: BTreeMap::new(),
-            cores: vec![0; cores],
+            cores: vec![0; ranks],
             core_of,
+            ran: vec![None; ranks],
             memories: vec![0; ranks],
             networks: vec![[0; 2]; ranks],
             ready: (0..net.lanes.len() as u32).map(|lane| Reverse((0, lane))).collect(),
@@ -146,28 +144,24 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
     /// When a step can begin, as far as its messages, its credit and its core are concerned; nothing
     /// while that is not known.
     fn start(&mut self, lane: usize, step: &Step) -> Option<Time> {
-        let mut start = self.lanes[lane].max(self.cores[self.core(lane)]);
-        match step {
-            Step::Post(_) => {}
-            Step::Join(from) => {
-                let tokens = self.tokens.get(&(self.net.sibling(lane, *from), lane))?;
-                start = start.max(*tokens.front()?);
-            }
-            Step::Move { sources, to, .. } => {
-                let Net { lanes, links, .. } = &mut self.net;
-                let state = &mut lanes[lane];
-                for source in sources {
-                    if let Source::From(peer) = *source {
-                        let link = &links[state.receives.link(peer)].state;
-                        start = start.max(link.messages.front()?.0);
-                    }
-                }
-                for &peer in to {
-                    let link = &links[state.sends.link(peer)].state;
-                    if link.used == self.machine.credit {
-                        start = start.max(*link.credits.front()?);
-                    }
-                }
+        let core = self.core(lane);
+        let other = self.ran[core].is_some_and(|ran| ran != self.net.lanes[lane].rank);
+        let switch = if other { Time::from(self.machine.core.switch_ns) * 1000 } else { 0 };
+        let mut start = self.lanes[lane].max(self.cores[core] + switch);
+        if let Step::Join(from) = step {
+            let tokens = self.tokens.get(&(self.net.sibling(lane, *from), lane))?;
+            start = start.max(*tokens.front()?);
+        }
+        let Net { lanes, links, .. } = &mut self.net;
+        let state = &mut lanes[lane];
+        for peer in step.senders() {
+            let link = &links[state.receives.link(peer)].state;
+            start = start.max(link.messages.front()?.0);
+        }
+        for &peer in step.receivers() {
+            let link = &links[state.sends.link(peer)].state;
+            if link.used == self.machine.credit {
+                start = start.max(*link.credits.front()?);
             }
         }
         Some(start)
@@ -180,6 +174,7 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
     /// Does a step; says when it is done.
     fn execute(&mut self, lane: usize, step: &Step, start: Time) -> Time {
         let core = self.core(lane);
+        self.ran[core] = Some(self.net.lanes[lane].rank);
         let begun = start + self.machine.core.ps_to_begin();
         let end = match step {
             Step::Post(to) => {
@@ -193,6 +188,11 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
                 self.tokens.get_mut(&(from, lane)).and_then(VecDeque::pop_front);
                 begun
             }
+            Step::Signal(_) | Step::Await(_) => {
+                self.take(lane, step, begun);
+                step.receivers().iter().for_each(|&peer| self.send(lane, peer, begun, 0, false));
+                begun
+            }
             Step::Move { sources, to, into, finish } => {
                 let plain = into.is_none() && !finish && matches!(sources.as_slice(), [Source::Local(_)]);
                 let rank = self.net.lanes[lane].rank as usize;
@@ -200,7 +200,7 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
                 let bytes = self.block * step.extent().map_or(0, |span| u64::from(span.count));
                 let outputs = u64::from(into.is_some()) + if lent { 0 } else { to.len() as u64 };
                 let end = self.work(rank, begun, bytes, sources.len() as u64, outputs);
-                self.take(lane, sources, end);
+                self.take(lane, step, end);
                 to.iter().for_each(|&peer| self.send(lane, peer, end, bytes, lent));
                 end
             }
@@ -225,9 +225,8 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
     }
 
     /// Takes a step's messages and gives their places back.
-    fn take(&mut self, lane: usize, sources: &[Source], end: Time) {
-        for source in sources {
-            let Source::From(peer) = *source else { continue };
+    fn take(&mut self, lane: usize, step: &Step, end: Time) {
+        for peer in step.senders() {
             let number = self.net.lanes[lane].receives.link(peer);
             let back = end + self.latency(peer as usize, self.net.lanes[lane].rank as usize);
             let link = &mut self.net.links[number];
