@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use kolo::algorithm;
 use kolo::dtype::Dtype;
-use kolo::kernel::{Reducer, Variant};
+use kolo::kernel::{Reducer, Variant, copy};
 use kolo::memory::View;
 use kolo::op::OpKind;
 use kolo::plan::CollectiveKind;
@@ -28,7 +28,10 @@ const REGIONS: &[Region] = &[
     Region { name: "message-8B", repetitions: 2000, run: message },
     Region { name: "ring-plan-16-ranks", repetitions: 100, run: ring_plan },
     Region { name: "fold-8B", repetitions: 2000, run: |times| fold(8, times) },
+    Region { name: "fold-64B", repetitions: 2000, run: |times| fold(64, times) },
     Region { name: "fold-4KiB", repetitions: 2000, run: |times| fold(4 << 10, times) },
+    Region { name: "copy-8B", repetitions: 2000, run: |times| copied(8, times) },
+    Region { name: "copy-64B", repetitions: 2000, run: |times| copied(64, times) },
 ];
 
 fn main() {
@@ -97,6 +100,17 @@ fn ring_plan(times: u32) {
 fn fold(bytes: usize, times: u32) {
     let reducer = Reducer::of(Dtype::F32, OpKind::Sum, 2).expect("floats have a sum");
     let (mut to, a, b) = (vec![0u8; bytes], vec![1u8; bytes], vec![2u8; bytes]);
-    let (to, a, b) = (View::write(&mut to), View::read(&a), View::read(&b));
-    repeat(times, || reducer.fold(black_box(&[to]), black_box(&[a, b]), true));
+    let (destinations, sources) = ([View::write(&mut to)], [View::read(&a), View::read(&b)]);
+    let views = (destinations.as_slice(), sources.as_slice());
+    repeat(times, || {
+        let (destinations, sources) = black_box(views);
+        reducer.fold(destinations, sources, true);
+    });
+}
+
+/// A copy to one destination.
+fn copied(bytes: usize, times: u32) {
+    let (mut to, from) = (vec![0u8; bytes], vec![1u8; bytes]);
+    let (destinations, source) = ([View::write(&mut to)], View::read(&from));
+    repeat(times, || copy(black_box(&destinations), black_box(source)));
 }

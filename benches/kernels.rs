@@ -1,6 +1,7 @@
-//! How fast the kernels are: GB/s of each source, in the caches and in memory, and ns of 8 bytes.
+//! How fast the kernels are: GB/s of each source, from the caches to memory, and ns of 8 bytes.
 //!
-//! `cargo bench --bench kernels [-- WORD...]` measures the dtypes and operators whose names are given.
+//! `cargo bench --bench kernels [-- WORD...]` measures the dtypes and operators whose names are given, and
+//! with `copy` the copies: to one place and two, and, streamed, past the caches.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -10,7 +11,14 @@ use kolo::kernel::{Reducer, Variant, copy};
 use kolo::memory::View;
 use kolo::op::OpKind;
 
-const SIZES: [(&str, usize); 4] = [("8 B/ns", 8), ("L1", 8 << 10), ("L2", 128 << 10), ("memory", 64 << 20)];
+const SIZES: [(&str, usize); 6] = [
+    ("8 B/ns", 8),
+    ("1 KiB", 1 << 10),
+    ("8 KiB", 8 << 10),
+    ("128 KiB", 128 << 10),
+    ("1 MiB", 1 << 20),
+    ("64 MiB", 64 << 20),
+];
 const PATIENCE: Duration = Duration::from_millis(15);
 
 fn main() {
@@ -26,6 +34,9 @@ fn main() {
     let memory = &mut memory[aligned..];
     if words.is_empty() || named("copy") {
         report("-", "any", "copy", 1, memory, |to, from| copy(&[to], from[0]));
+        report("-", "any", "copy two", 2, memory, |to, from| copy(&[to, from[1]], from[0]));
+        report("-", "any", "streamed", 1, memory, |to, from| copy(&[to.streamed()], from[0]));
+        report("-", "any", "one of 2", 2, memory, |to, from| copy(&[to.streamed(), from[1]], from[0]));
     }
     for variant in Variant::ALL.iter().copied().filter(|variant| variant.runs_here()) {
         for dtype in Dtype::ALL.into_iter().filter(|dtype| any_dtype || named(dtype.name())) {
@@ -36,6 +47,10 @@ fn main() {
                     let fold = |to: View<'_>, from: &[View<'_>]| reducer.fold(&[to], from, true);
                     let variant = variant.to_string();
                     report(&variant, dtype.name(), op.name(), sources, memory, fold);
+                }
+                if words.is_empty() || named("streamed") {
+                    let fold = |to: View<'_>, from: &[View<'_>]| reducer.fold(&[to.streamed()], from, true);
+                    report(&variant.to_string(), dtype.name(), "streamed", 2, memory, fold);
                 }
             }
         }

@@ -34,14 +34,21 @@ impl Skewed {
     }
 }
 
-/// Folds with the destination apart (`None`) or in the place of a source; the result's bytes.
-fn folded<T: Plain>(
-    reducer: &Reducer,
-    sources: &[Vec<T>],
+/// Where and how a fold's results are written.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    /// In the place of a source; else apart.
     place: Option<usize>,
     skew: usize,
+    /// To a second destination as well.
     extra: bool,
-) -> Vec<Vec<u8>> {
+    /// The first destination past the caches; the second too.
+    streamed: [bool; 2],
+}
+
+/// Folds; the results' bytes.
+fn folded<T: Plain>(reducer: &Reducer, sources: &[Vec<T>], target: Target) -> Vec<Vec<u8>> {
+    let Target { place, skew, extra, streamed } = target;
     let mut memory: Vec<_> = sources
         .iter()
         .enumerate()
@@ -51,9 +58,10 @@ fn folded<T: Plain>(
     let mut apart = [Skewed::new(&empty, skew % 11), Skewed::new(&empty, skew % 7)];
     let views: Vec<_> = memory.iter_mut().map(Skewed::view).collect();
     let [first, second] = &mut apart;
-    let mut destinations = vec![place.map_or_else(|| first.view(), |i| views[i])];
+    let mark = |view, i: usize| if streamed[i] { View::streamed(view) } else { view };
+    let mut destinations = vec![mark(place.map_or_else(|| first.view(), |i| views[i]), 0)];
     if extra {
-        destinations.push(second.view());
+        destinations.push(mark(second.view(), 1));
     }
     reducer.fold(&destinations, &views, true);
     let result = place.map_or_else(|| first.bytes(), |i| memory[i].bytes()).to_vec();
@@ -88,12 +96,16 @@ fn agrees_with_the_reference<T: Plain>() {
                 let places = [None, Some(0), Some(count / 2), Some(count - 1)];
                 for variant in variants() {
                     let reducer = Reducer::compiled_for(variant, T::DTYPE, op, ranks).unwrap();
-                    let place = places[random.below(4)];
-                    let (skew, extra) = (random.below(9), random.below(4) == 0);
-                    for result in folded(&reducer, &sources, place, skew, extra) {
+                    let target = Target {
+                        place: places[random.below(4)],
+                        skew: random.below(9),
+                        extra: random.below(4) == 0,
+                        streamed: [random.below(2) == 0, random.below(2) == 0],
+                    };
+                    for result in folded(&reducer, &sources, target) {
                         if result != as_bytes(&expected) {
                             report::<T>(&expected, &result, &sources);
-                            panic!("{variant} {op} {} {count} x {length}, {place:?} {ranks}", T::DTYPE);
+                            panic!("{variant} {op} {} {count} x {length}, {target:?} {ranks}", T::DTYPE);
                         }
                     }
                 }
@@ -176,6 +188,58 @@ fn fold_one<T: Element>(op: &ReduceOp<T>, sources: &[T]) -> T {
     to[0]
 }
 
+/// Pairs of codes, combined by every variant and operator as by the reference.
+fn pairs_agree<T: Plain>(pairs: impl Iterator<Item = (u64, u64)>) {
+    let (a, b): (Vec<T>, Vec<T>) = pairs.map(|(a, b)| (T::from_low(a), T::from_low(b))).unzip();
+    let sources = [a, b];
+    for op in operators(T::DTYPE) {
+        let finish = (op == OpKind::Average).then_some(2);
+        let expected = reference(op, &sources, finish);
+        for variant in variants() {
+            let reducer = Reducer::compiled_for(variant, T::DTYPE, op, 2).unwrap();
+            let target = Target { place: None, skew: 0, extra: false, streamed: [false; 2] };
+            let result = folded(&reducer, &sources, target).remove(0);
+            if result != as_bytes(&expected) {
+                report::<T>(&expected, &result, &sources);
+                panic!("{variant} {op} {}", T::DTYPE);
+            }
+        }
+    }
+}
+
+#[test]
+fn all_pairs_of_fp8_agree() {
+    let pairs = || (0..1 << 16).map(|pair| (pair & 0xff, pair >> 8));
+    pairs_agree::<F8E4M3>(pairs());
+    pairs_agree::<F8E5M2>(pairs());
+}
+
+#[test]
+fn special_and_sampled_pairs_of_16_bits_agree() {
+    // Zero, the least subnormals, the border of the normal ones, one, the largest, infinity, NaN.
+    let f16 = [0, 1, 2, 0x3ff, 0x400, 0x401, 0x3c00, 0x7bff, 0x7c00, 0x7c01, 0x7e00, 0x7fff];
+    let bf16 = [0, 1, 2, 0x7f, 0x80, 0x81, 0x3f80, 0x7f7f, 0x7f80, 0x7f81, 0x7fc0, 0x7fff];
+    let with_all =
+        |special: u64| (0..1 << 16).flat_map(move |code| [(special, code), (code, special | 0x8000)]);
+    for i in 0..f16.len() {
+        pairs_agree::<f16>(with_all(f16[i]));
+        pairs_agree::<bf16>(with_all(bf16[i]));
+    }
+    let sampled = |seed| {
+        let mut random = Random(seed);
+        (0..1 << 20).map(move |_| {
+            let bits = random.next();
+            (bits & 0xffff, bits >> 16 & 0xffff)
+        })
+    };
+    pairs_agree::<f16>(sampled(1));
+    pairs_agree::<bf16>(sampled(2));
+    // Close to each other, where sums cancel and ties abound.
+    let close = |seed| sampled(seed).map(|(a, b)| (a, (a ^ 0x8000).wrapping_add(b % 0x500) & 0xffff));
+    pairs_agree::<f16>(close(3));
+    pairs_agree::<bf16>(close(4));
+}
+
 #[test]
 fn integers_wrap_and_average_toward_zero() {
     assert_eq!(fold_one(&ReduceOp::Sum, &[i8::MAX, 1]), i8::MIN);
@@ -233,12 +297,31 @@ fn a_users_operator_is_applied_from_left_to_right() {
 
 #[test]
 fn copies_go_to_every_destination() {
-    for length in [0, 1, 100, 50_000] {
+    for length in (0..200).chain([4095, 4096, 50_000]) {
+        let bytes: Vec<_> = (0..length).map(|i| (i * 7 + i / 251) as u8).collect();
+        for marks in 0..8 {
+            for count in 1..=3 {
+                let mut memory = [1, 33, 3].map(|skew| Skewed::new(&vec![0; length], skew));
+                let views = memory.each_mut().map(Skewed::view);
+                let mark = |i: usize| if marks >> i & 1 == 1 { views[i].streamed() } else { views[i] };
+                let destinations: Vec<_> = (0..count).map(mark).collect();
+                copy(&destinations, View::read(&bytes));
+                memory[..count].iter().for_each(|copied| assert_eq!(copied.bytes(), bytes, "{length}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_source_among_the_destinations_keeps_its_bytes() {
+    for length in [0, 1, 8, 100, 5000] {
         let bytes: Vec<_> = (0..length).map(|i| i as u8).collect();
-        let mut memory = [1, 2, 3].map(|skew| Skewed::new(&vec![0; length], skew));
-        let views = memory.each_mut().map(Skewed::view);
-        copy(&views, View::read(&bytes));
-        memory.iter().for_each(|copied| assert_eq!(copied.bytes(), bytes));
+        let (mut own, mut other) = (Skewed::new(&bytes, 5), Skewed::new(&vec![0; length], 2));
+        let view = own.view();
+        copy(&[view], view);
+        copy(&[other.view(), view], view);
+        copy(&[view.streamed()], view);
+        assert_eq!((own.bytes(), other.bytes()), (&bytes[..], &bytes[..]));
     }
 }
 

@@ -110,8 +110,9 @@ impl Core {
         let near = |other: &usize| *other != rank && topology.neighbours(rank, *other);
         let neighbours: Vec<u32> = (0..topology.size()).filter(near).map(|other| other as u32).collect();
         let home = context.home().filter(|_| !neighbours.is_empty()).map(Home::new);
-        let tenancy = Tenancy { patience: context.patience(), neighbours, home };
-        let engine = Engine::new(Bell::new()?, context.slot(), tenancy, context.streams_from(), abort);
+        let tenancy =
+            Tenancy { patience: context.patience(), neighbours, home, streams_from: context.streams_from() };
+        let engine = Engine::new(Bell::new()?, context.slot(), tenancy, abort);
         let choice = Choice::default();
         Ok(Self {
             context,
@@ -206,7 +207,8 @@ impl Core {
     }
 
     /// What walks the call that has begun, where, and as what.
-    #[inline]
+    // Inlined: a structure that is moved right after it was written stalls whoever reads it.
+    #[inline(always)]
     fn call<'a>(
         &'a mut self,
         ask: &'a Ask,

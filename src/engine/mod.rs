@@ -66,14 +66,8 @@ pub struct Engine {
 
 impl Engine {
     /// An engine without links, of a rank that shares its host so.
-    pub fn new(
-        bell: Arc<Bell>,
-        slot: usize,
-        tenancy: Tenancy,
-        streams_from: usize,
-        abort: Arc<AtomicBool>,
-    ) -> Self {
-        let Tenancy { patience, neighbours, home } = tenancy;
+    pub fn new(bell: Arc<Bell>, slot: usize, tenancy: Tenancy, abort: Arc<AtomicBool>) -> Self {
+        let Tenancy { patience, neighbours, home, streams_from } = tenancy;
         let (links, scratch) = (Links::new(neighbours), Scratch::default());
         Self { links, bell, scratch, slot, patience, home, streams_from, abort }
     }
@@ -118,7 +112,7 @@ impl Engine {
     }
 
     /// Gets ready to walk.
-    #[inline]
+    #[inline(always)]
     pub fn ride<R>(
         &mut self,
         route: &mut Route,
@@ -168,7 +162,7 @@ pub struct Ride<'a> {
 impl Ride<'_> {
     /// Walks as far as one comes without more than a spin at any step: to the end (then nothing is returned),
     /// or to where a walk with more patience goes on.
-    #[inline]
+    #[inline(always)]
     fn sprint(&self) -> Result<Option<Walk>> {
         walk::sprint(self.route, self.links, &self.call, self.patience.looks())
     }

@@ -90,7 +90,7 @@ enum Tried {
 /// Walks a plan of one lane as far as one comes without more than `spins` looks at any step. Then either
 /// everything is done, and there is no walk; or it is returned as it stands. Nearly all of what a small call
 /// costs is spent here, so nothing is kept that only a walk with several lanes, or a rest, would need.
-#[inline]
+#[inline(always)]
 pub(super) fn sprint(route: &Route, links: &Links, call: &Call<'_>, spins: u32) -> Result<Option<Walk>> {
     let ([hops], true) = (route.lanes.as_slice(), route.prompt) else { return Ok(Some(Walk::new(route))) };
     let legs = route.chart.as_ref().map_or(&[][..], |chart| chart.legs[0].as_slice());
@@ -447,8 +447,13 @@ impl<'c> Moving<'_, 'c> {
         let finish = self.step.finish;
         match (from, self.call.request.reducer) {
             ([first, ..], _) if first.is_empty() => {}
-            ([source], None) => kernel::copy(into, *source),
-            ([source], Some(_)) if !finish => kernel::copy(into, *source),
+            ([source], reducer) if reducer.is_none() || !finish => match into {
+                // What lies in its place already is not stored anew.
+                [stored, to @ ..] if stored.same_place(*source) && !to.is_empty() => {
+                    kernel::copy(to, *source)
+                }
+                _ => kernel::copy(into, *source),
+            },
             (_, Some(reducer)) => reducer.fold(into, from, finish),
             (_, None) => unreachable!("the prover refuses plans that combine where the collective does not"),
         }

@@ -33,7 +33,7 @@ pub(super) trait Vectors: Sized + Copy {
 /// Vectors as the lanes of a chunk.
 #[inline(always)]
 pub(super) fn lanes<const LANES: usize>(vectors: [__m512; 4]) -> [f32; LANES] {
-    const { assert!(LANES == CHUNK) };
+    assert!(LANES == CHUNK);
     // SAFETY: both are 64 f32, any bits of which are values.
     unsafe { std::mem::transmute_copy(&vectors) }
 }
@@ -41,31 +41,49 @@ pub(super) fn lanes<const LANES: usize>(vectors: [__m512; 4]) -> [f32; LANES] {
 /// The lanes of a chunk as vectors.
 #[inline(always)]
 pub(super) fn vectors<const LANES: usize>(lanes: [f32; LANES]) -> [__m512; 4] {
-    const { assert!(LANES == CHUNK) };
+    assert!(LANES == CHUNK);
     // SAFETY: as above.
     unsafe { std::mem::transmute_copy(&lanes) }
 }
 
+/// The upper half of a pair of 16 bits.
 const UPPER: i32 = 0xffff_0000_u32 as i32;
-/// For [`_mm512_ternarylogic_epi32`]: a | (b & c).
-const OR_AND: i32 = 0xf8;
+
+/// Calls a function for each of four vectors. No closures here: they would be functions without the
+/// processor's features, and calls.
+macro_rules! each {
+    ($function:ident($lanes:expr $(, $more:expr)*)) => {{
+        let [a, b, c, d] = $lanes;
+        [$function(a $(, $more)*), $function(b $(, $more)*), $function(c $(, $more)*), $function(d $(, $more)*)]
+    }};
+}
 
 /// Makes every NaN the canonical one.
 #[inline(always)]
-unsafe fn canonical([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
+unsafe fn canonical(lanes: [__m512; 4]) -> [__m512; 4] {
+    let [a, b, c, d] = lanes;
     // SAFETY: the caller's promise of the processor.
     unsafe {
         // A comparison finds NaN in either operand.
         let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, b) | _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(c, d);
-        if nan == 0 {
-            return [a, b, c, d];
-        }
-        let fix = |x| {
-            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
-            _mm512_mask_mov_ps(x, nan, _mm512_set1_ps(f32::from_bits(0x7fc0_0000)))
-        };
-        [fix(a), fix(b), fix(c), fix(d)]
+        if nan == 0 { lanes } else { each!(canonical_vector(lanes)) }
     }
+}
+
+#[inline(always)]
+unsafe fn canonical_vector(wide: __m512) -> __m512 {
+    // SAFETY: the caller's promise of the processor.
+    unsafe {
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(wide, wide);
+        _mm512_mask_mov_ps(wide, nan, _mm512_set1_ps(f32::from_bits(0x7fc0_0000)))
+    }
+}
+
+/// a & mask | b, lane by lane.
+#[inline(always)]
+unsafe fn masked_or(a: __m512i, mask: __m512i, b: __m512i) -> __m512i {
+    // SAFETY: the caller's promise of the processor.
+    unsafe { _mm512_ternarylogic_epi32::<0xea>(a, mask, b) }
 }
 
 /// Pairs of bf16 as vectors of the even and of the odd elements.
@@ -94,18 +112,22 @@ impl Vectors for bf16 {
     unsafe fn store(lanes: [__m512; 4], to: *mut Unaligned<Self>) {
         // SAFETY: the caller's promise.
         unsafe {
-            // If the upper half is odd, the lower one is made odd: then a tie is rounded up.
-            let rounded = |wide: __m512| {
-                let bits = _mm512_castps_si512(wide);
-                let odd = _mm512_srli_epi32::<16>(bits);
-                let bits = _mm512_ternarylogic_epi32::<OR_AND>(bits, odd, _mm512_set1_epi32(1));
-                _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff))
-            };
             let upper = UPPER_HALVES.as_ptr().cast::<__m512i>().read_unaligned();
-            let [a, b, c, d] = canonical(lanes).map(rounded);
+            let [a, b, c, d] = each!(rounded_to_upper_half(canonical(lanes)));
             let pairs = [_mm512_permutex2var_epi16(a, upper, b), _mm512_permutex2var_epi16(c, upper, d)];
             to.cast::<[__m512i; 2]>().write_unaligned(pairs);
         }
+    }
+}
+
+/// Rounds to the nearest upper half: where that is odd, the lower one is made odd, and a tie goes up.
+#[inline(always)]
+unsafe fn rounded_to_upper_half(wide: __m512) -> __m512i {
+    // SAFETY: the caller's promise of the processor.
+    unsafe {
+        let bits = _mm512_castps_si512(wide);
+        let bits = masked_or(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1), bits);
+        _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff))
     }
 }
 
@@ -124,17 +146,25 @@ impl Vectors for f16 {
     #[inline(always)]
     unsafe fn load(from: *const Unaligned<Self>) -> [__m512; 4] {
         // SAFETY: the caller's promise.
-        unsafe { from.cast::<[__m256i; 4]>().read_unaligned().map(|half| _mm512_cvtph_ps(half)) }
+        unsafe { each!(_mm512_cvtph_ps(from.cast::<[__m256i; 4]>().read_unaligned())) }
     }
 
     #[inline(always)]
     unsafe fn store(lanes: [__m512; 4], to: *mut Unaligned<Self>) {
         // SAFETY: the caller's promise.
         unsafe {
-            let halves = canonical(lanes).map(|wide| _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(wide));
+            let halves = each!(f16_of(canonical(lanes)));
             to.cast::<[__m256i; 4]>().write_unaligned(halves);
         }
     }
+}
+
+/// # Safety
+/// The processor is [`Avx512`](super::Variant::Avx512).
+#[inline(always)]
+unsafe fn f16_of(wide: __m512) -> __m256i {
+    // SAFETY: the caller's promise of the processor.
+    unsafe { _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(wide) }
 }
 
 /// What an fp8 format looks up.
@@ -172,15 +202,21 @@ unsafe fn load_fp8(from: *const u8, tables: &Tables) -> [__m512; 4] {
     // SAFETY: the caller's promise.
     unsafe {
         let codes = from.cast::<__m512i>().read_unaligned();
-        let look_up = |table: &[u8; 128]| {
-            let [first, second] = table.as_ptr().cast::<[__m512i; 2]>().read_unaligned();
-            _mm512_permutex2var_epi8(first, codes, second)
-        };
-        let (lower, upper) = (look_up(&tables.lower), look_up(&tables.upper));
-        let upper = _mm512_ternarylogic_epi32::<OR_AND>(upper, codes, _mm512_set1_epi8(i8::MIN));
+        let (lower, upper) = (looked_up(codes, &tables.lower), looked_up(codes, &tables.upper));
+        let upper = masked_or(codes, _mm512_set1_epi8(i8::MIN), upper);
         let [a, b] = even_and_odd(_mm512_unpacklo_epi8(lower, upper));
         let [c, d] = even_and_odd(_mm512_unpackhi_epi8(lower, upper));
         [a, b, c, d]
+    }
+}
+
+/// The bytes of a table at the codes, whatever their signs.
+#[inline(always)]
+unsafe fn looked_up(codes: __m512i, table: &[u8; 128]) -> __m512i {
+    // SAFETY: the table is two vectors long; the caller's promise of the processor.
+    unsafe {
+        let [first, second] = table.as_ptr().cast::<[__m512i; 2]>().read_unaligned();
+        _mm512_permutex2var_epi8(first, codes, second)
     }
 }
 
@@ -190,31 +226,55 @@ unsafe fn load_fp8(from: *const u8, tables: &Tables) -> [__m512; 4] {
 unsafe fn store_fp8<N: Narrow>(lanes: [__m512; 4], to: *mut Unaligned<N>, format: &Format, tables: &Tables) {
     // SAFETY: the caller's promise.
     unsafe {
-        let bits = lanes.map(|wide| _mm512_castps_si512(wide));
-        let magnitudes = bits.map(|bits| _mm512_and_si512(bits, _mm512_set1_epi32(i32::MAX)));
-        let [a, b, c, d] = magnitudes;
-        let most = _mm512_max_epu32(_mm512_max_epu32(a, b), _mm512_max_epu32(c, d));
-        if _mm512_cmpge_epu32_mask(most, _mm512_set1_epi32(f32::INFINITY.to_bits() as i32)) != 0 {
+        let [a, b, c, d] = lanes;
+        let (low, high) = (upper_halves(a, b), upper_halves(c, d));
+        let doubled = _mm512_max_epu16(_mm512_add_epi16(low, low), _mm512_add_epi16(high, high));
+        if _mm512_cmpge_epu16_mask(doubled, _mm512_set1_epi16(INFINITY_DOUBLED)) != 0 {
             return store_special(&std::mem::transmute::<[__m512; 4], [f32; CHUNK]>(lanes), to);
         }
+        let [a, b, c, d] = each!(code(lanes, format, tables));
+        let codes = _mm512_packus_epi16(lower_halves(a, b), lower_halves(c, d));
+        // Packing with saturation keeps the sign.
+        let signs = _mm512_packs_epi16(low, high);
+        to.cast::<__m512i>().write_unaligned(masked_or(signs, _mm512_set1_epi8(i8::MIN), codes));
+    }
+}
+
+/// The upper half of the infinities of f32, without sign, doubled: that of NaN is this or more.
+const INFINITY_DOUBLED: i16 = (f32::INFINITY.to_bits() >> 15) as i16;
+
+/// The code, without sign, of each lane, in its lowest bits.
+#[inline(always)]
+unsafe fn code(wide: __m512, format: &Format, tables: &Tables) -> __m512i {
+    // SAFETY: the table is two vectors long; the caller's promise of the processor.
+    unsafe {
+        let largest = _mm512_set1_ps(f32::from_bits(format.largest));
+        let finite = _mm512_range_ps::<LESSER_MAGNITUDE>(wide, largest);
+        let least = _mm512_set1_epi32(format.least_normal() as i32);
+        let normal = _mm512_max_epu32(_mm512_castps_si512(finite), least);
         let [first, second] = tables.grid.as_ptr().cast::<[__m512i; 2]>().read_unaligned();
-        // The code of each lane, in its lowest bits.
-        let [a, b, c, d] = magnitudes.map(|magnitude| {
-            let finite = _mm512_min_epu32(magnitude, _mm512_set1_epi32(format.largest as i32));
-            let normal = _mm512_max_epu32(finite, _mm512_set1_epi32(format.least_normal() as i32));
-            let grid = _mm512_permutex2var_epi32(first, _mm512_srli_epi32::<23>(normal), second);
-            _mm512_castps_si512(_mm512_add_ps(_mm512_castsi512_ps(finite), _mm512_castsi512_ps(grid)))
-        });
-        let lower = _mm512_set1_epi32(0xffff);
-        let pair = |even, odd| _mm512_ternarylogic_epi32::<OR_AND>(_mm512_slli_epi32::<16>(odd), even, lower);
-        let codes = _mm512_packus_epi16(pair(a, b), pair(c, d));
-        // The sign of each lane, in its highest bit: packing with saturation keeps it.
-        let [a, b, c, d] = bits;
-        let upper = _mm512_set1_epi32(UPPER);
-        let pair = |even, odd| _mm512_ternarylogic_epi32::<OR_AND>(_mm512_srli_epi32::<16>(even), odd, upper);
-        let signs = _mm512_packs_epi16(pair(a, b), pair(c, d));
-        let codes = _mm512_ternarylogic_epi32::<OR_AND>(codes, signs, _mm512_set1_epi8(i8::MIN));
-        to.cast::<__m512i>().write_unaligned(codes);
+        let grid = _mm512_permutex2var_epi32(first, _mm512_srli_epi32::<23>(normal), second);
+        _mm512_castps_si512(_mm512_add_ps(finite, _mm512_castsi512_ps(grid)))
+    }
+}
+
+/// For [`_mm512_range_ps`]: the magnitude of the operand whose magnitude is less.
+const LESSER_MAGNITUDE: i32 = 0b1010;
+
+/// The lower halves of two vectors' lanes, one of each in turn.
+#[inline(always)]
+unsafe fn lower_halves(even: __m512i, odd: __m512i) -> __m512i {
+    // SAFETY: the caller's promise of the processor.
+    unsafe { masked_or(even, _mm512_set1_epi32(!UPPER), _mm512_slli_epi32::<16>(odd)) }
+}
+
+/// The upper halves of two vectors' lanes, one of each in turn.
+#[inline(always)]
+unsafe fn upper_halves(even: __m512, odd: __m512) -> __m512i {
+    // SAFETY: the caller's promise of the processor.
+    unsafe {
+        let (even, odd) = (_mm512_castps_si512(even), _mm512_castps_si512(odd));
+        masked_or(odd, _mm512_set1_epi32(UPPER), _mm512_srli_epi32::<16>(even))
     }
 }
 

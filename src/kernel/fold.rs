@@ -20,14 +20,15 @@
 //! first  [aaaaaaaa]
 //! last        [zzzzzzzz]
 //! ```
-//! Narrow floats, which cost more by the element than by the chunk, are padded to a whole one instead.
+//! Elements of one or two bytes are padded to a whole chunk instead: their smaller ones are not made vectors
+//! of.
 
 use std::marker::PhantomData;
 
 use super::combine::Combine;
 use super::few;
 use super::number::{Number, Unaligned, Walk, Wide};
-use super::variant::{Isa, Job, Kernel, LINE};
+use super::variant::{Isa, Job, Kernel, LINE, PairKernel};
 use crate::memory::View;
 
 /// Combines the sources and, with `FINISH`, divides by the number of ranks.
@@ -42,16 +43,23 @@ pub(super) struct Copy;
 impl<N: Number, O: Combine<N::Wide>, const FINISH: bool> Kernel for Fold<N, O, FINISH> {
     #[inline(always)]
     unsafe fn run<I: Isa>(job: &Job<'_>) {
-        let combine = |a, b| O::combine(a, b);
         let finish = |sum: N::Wide| if FINISH { sum.over(job.ranks) } else { sum };
-        // The most common arity gets loops of its own, which pays in small messages.
-        if let (&[to], &[a, b], false) = (job.destinations, job.sources, job.streams) {
-            let job = Job { destinations: &[to], sources: &[a, b], streams: false, ..job.clone() };
-            // SAFETY: the caller's promise, handed on.
-            return unsafe { walk::<N, I>(&job, combine, finish) };
-        }
         // SAFETY: the caller's promise, handed on.
-        unsafe { walk::<N, I>(job, combine, finish) }
+        unsafe { walk::<N, I>(job, |a, b| O::combine(a, b), finish) }
+    }
+}
+
+impl<N: Number, O: Combine<N::Wide>, const FINISH: bool> PairKernel for Fold<N, O, FINISH> {
+    #[inline(always)]
+    unsafe fn run_pair<I: Isa>(to: *mut u8, sources: [*const u8; 2], bytes: usize, ranks: usize) {
+        // SAFETY: the caller's promise, handed on. The compiler sees how many views there are.
+        unsafe {
+            let [a, b] = sources.map(|source| View::from_raw(source.cast_mut(), bytes));
+            let to = View::from_raw(to, bytes);
+            let (destinations, sources) = (&[to], &[a, b]);
+            let job = Job { destinations, sources, range: 0..bytes, streams: false, ranks, factor: [0; 8] };
+            Self::run::<I>(&job);
+        }
     }
 }
 
@@ -90,7 +98,7 @@ unsafe fn walk<N: Number, I: Isa>(
     let types = PhantomData::<(N, I)>;
     let mut views = Views { destinations, first, others, start, end, streams, combine, finish, types };
     // SAFETY: the caller's promise, handed on.
-    unsafe { N::walk(&mut views) }
+    unsafe { N::walk::<I>(&mut views) }
 }
 
 /// A walk through the views of a job.
@@ -114,35 +122,76 @@ where
     C: Fn(N::Wide, N::Wide) -> N::Wide,
     F: Fn(N::Wide) -> N::Wide,
 {
-    /// The result of a chunk whose place in each source is given.
-    ///
-    /// # Safety
-    /// `LANES` elements can be read there.
     #[inline(always)]
-    unsafe fn combined<const LANES: usize>(
-        &self,
-        mut at: impl FnMut(&View<'_>) -> *const Unaligned<N>,
-    ) -> [N::Wide; LANES] {
-        // SAFETY: the caller's promise.
-        let mut chunk = unsafe { N::load::<I, LANES>(at(self.first)) };
-        for other in self.others {
-            // SAFETY: the caller's promise.
-            let lanes = unsafe { N::load::<I, LANES>(at(other)) };
-            for i in 0..LANES {
-                chunk[i] = (self.combine)(chunk[i], lanes[i]);
-            }
-        }
-        chunk.map(|lane| (self.finish)(lane))
+    fn left(&self) -> usize {
+        self.end - self.start
     }
 
-    /// The result of the chunk that begins with this element.
+    /// Does the `LANES` elements that are left.
     ///
     /// # Safety
-    /// `LANES` elements lie there in every view.
+    /// So many are left.
     #[inline(always)]
-    unsafe fn chunk<const LANES: usize>(&self, start: usize) -> [N::Wide; LANES] {
+    unsafe fn single<const LANES: usize>(&self) {
         // SAFETY: the caller's promise.
-        unsafe { self.combined(|view| view.as_ptr().cast::<Unaligned<N>>().add(start).cast_const()) }
+        unsafe { self.store(self.chunk::<LANES, false>(self.start), self.start) }
+    }
+
+    /// Does the first `LANES` elements that are left, and the last, which may be some of the same.
+    ///
+    /// # Safety
+    /// At least `LANES` elements are left, and at most twice as many.
+    #[inline(always)]
+    unsafe fn pair<const LANES: usize>(&self) {
+        let (first, last) = (self.start, self.end - LANES);
+        // SAFETY: the caller's promise: so many elements are left in every view.
+        unsafe {
+            let (head, tail) = (self.chunk::<LANES, false>(first), self.chunk::<LANES, false>(last));
+            self.store(head, first);
+            self.store(tail, last);
+        }
+    }
+
+    /// The result of the chunk that begins with this element, or, `PADDED`, of what is left there.
+    ///
+    /// # Safety
+    /// `LANES` elements lie there in every view; padded, fewer, and a chunk is of few bytes.
+    #[inline(always)]
+    unsafe fn chunk<const LANES: usize, const PADDED: bool>(&self, start: usize) -> [N::Wide; LANES] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut chunk = self.load::<LANES, PADDED>(self.first, start);
+            for other in self.others {
+                let lanes = self.load::<LANES, PADDED>(other, start);
+                for i in 0..LANES {
+                    chunk[i] = (self.combine)(chunk[i], lanes[i]);
+                }
+            }
+            for lane in &mut chunk {
+                *lane = (self.finish)(*lane);
+            }
+            chunk
+        }
+    }
+
+    /// # Safety
+    /// As [`chunk`](Self::chunk), in this view.
+    #[inline(always)]
+    unsafe fn load<const LANES: usize, const PADDED: bool>(
+        &self,
+        view: &View<'_>,
+        start: usize,
+    ) -> [N::Wide; LANES] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let from = view.as_ptr().cast::<Unaligned<N>>().add(start);
+            if PADDED {
+                let bytes = I::read_few(from.cast(), (self.end - start) * size_of::<N>());
+                N::load::<I, LANES>(bytes.as_ptr().cast())
+            } else {
+                N::load::<I, LANES>(from)
+            }
+        }
     }
 
     /// Writes a chunk to all destinations.
@@ -151,13 +200,13 @@ where
     /// As [`chunk`](Self::chunk), and writable.
     #[inline(always)]
     unsafe fn store<const LANES: usize>(&self, chunk: [N::Wide; LANES], start: usize) {
+        let whole_lines = (LANES * size_of::<N>()).is_multiple_of(LINE);
         for destination in self.destinations {
             // SAFETY: the caller's promise.
             unsafe {
                 let to = destination.as_ptr().cast::<Unaligned<N>>().add(start);
-                // What is left at the end fills no line.
-                let whole = LANES * size_of::<N>() >= LINE && to.addr().is_multiple_of(LINE);
-                if self.streams && destination.is_streamed() && whole {
+                if self.streams && whole_lines && destination.is_streamed() && to.addr().is_multiple_of(LINE)
+                {
                     stream::<N, I, LANES>(chunk, to);
                 } else {
                     N::store::<I, LANES>(chunk, to);
@@ -175,12 +224,11 @@ where
 unsafe fn stream<N: Number, I: Isa, const LANES: usize>(chunk: [N::Wide; LANES], to: *mut Unaligned<N>) {
     let mut lines = [[0u8; LINE]; 8];
     let count = LANES * size_of::<N>() / LINE;
-    debug_assert!(count <= lines.len() && LANES * size_of::<N>() % LINE == 0);
     // SAFETY: `lines` are large enough for the largest chunk; the rest is the caller's promise.
     unsafe {
         N::store::<I, LANES>(chunk, lines.as_mut_ptr().cast());
-        for i in 0..count {
-            I::stream(lines[i], to.cast::<[u8; LINE]>().add(i).cast());
+        for (i, line) in lines.into_iter().enumerate().take(count) {
+            I::stream(line, to.cast::<[u8; LINE]>().add(i).cast());
         }
     }
 }
@@ -193,47 +241,46 @@ where
     F: Fn(N::Wide) -> N::Wide,
 {
     #[inline(always)]
-    fn left(&self) -> usize {
-        self.end - self.start
-    }
-
-    #[inline(always)]
     unsafe fn chunks<const LANES: usize>(&mut self) {
         let mut start = self.start;
         while self.end - start >= LANES {
             // SAFETY: so many elements are left in every view.
-            unsafe { self.store(self.chunk::<LANES>(start), start) };
+            unsafe { self.store(self.chunk::<LANES, false>(start), start) };
             start += LANES;
         }
         self.start = start;
     }
 
     #[inline(always)]
-    unsafe fn ends<const LANES: usize>(&self) {
-        let (first, last) = (self.start, self.end - LANES);
-        // SAFETY: the caller's promise: so many elements are left in every view.
+    unsafe fn ends(&self) {
+        // SAFETY: the caller's promise; so many are left.
         unsafe {
-            let (head, tail) = (self.chunk::<LANES>(first), self.chunk::<LANES>(last));
-            self.store(head, first);
-            self.store(tail, last);
+            match self.left() {
+                0 => {}
+                1 => self.single::<1>(),
+                2 => self.single::<2>(),
+                3 => self.pair::<2>(),
+                4 => self.single::<4>(),
+                5..8 => self.pair::<4>(),
+                8 => self.single::<8>(),
+                _ => self.pair::<8>(),
+            }
         }
     }
 
     #[inline(always)]
     unsafe fn padded<const LANES: usize>(&self) {
-        let bytes = self.left() * size_of::<N>();
-        let mut padded = [0u8; few::MOST];
-        let at = padded.as_mut_ptr();
-        // SAFETY: the caller's promise: a chunk, and so what is left, fits into `padded`.
+        if self.left() == 0 {
+            return;
+        }
+        let mut padded = [0; few::MOST];
+        // SAFETY: the caller's promise.
         unsafe {
-            let start = |view: &View<'_>| view.as_ptr().add(self.start * size_of::<N>());
-            let chunk = self.combined::<LANES>(|view| {
-                few::copy(start(view), at, bytes);
-                at.cast_const().cast()
-            });
-            N::store::<I, LANES>(chunk, at.cast());
+            let chunk = self.chunk::<LANES, true>(self.start);
+            N::store::<I, LANES>(chunk, padded.as_mut_ptr().cast());
             for destination in self.destinations {
-                few::copy(at, start(destination), bytes);
+                let to = destination.as_ptr().add(self.start * size_of::<N>());
+                I::write_few(&padded, to, self.left() * size_of::<N>());
             }
         }
     }

@@ -37,7 +37,7 @@ use crate::error::{Error, Result};
 use crate::memory::{View, as_bytes};
 use crate::op::{OpKind, ReduceOp};
 use user::Combiner;
-use variant::Entry;
+use variant::{Entries, Entry};
 
 /// The reduction of one call: element type, operator, number of ranks.
 ///
@@ -56,7 +56,7 @@ pub struct Reducer {
 
 #[derive(Clone)]
 enum Loops {
-    Library { fold: Entry, finish: Entry },
+    Library { fold: Entries, finish: Entries },
     User(Arc<dyn Combiner>),
 }
 
@@ -73,26 +73,34 @@ impl Reducer {
     ///
     /// # Errors
     /// As there.
-    #[inline]
+    #[inline(always)]
     pub fn with<T: Element>(kernels: Kernels, op: &ReduceOp<T>, ranks: usize) -> Result<Self> {
         match op {
-            ReduceOp::User(user) => Ok(Self {
-                dtype: T::DTYPE,
-                op: OpKind::User,
-                commutes: user.commutes,
-                ranks,
-                loops: Loops::User(Arc::new(user.clone())),
-                prescale: None,
-            }),
+            ReduceOp::User(_) | ReduceOp::PreMul(_) => Self::with_parameters(kernels, op, ranks),
+            _ => {
+                // What can fail comes first, so that the whole is written once, where it is going to stay:
+                // moving what was just written stalls the core.
+                let loops = loops(kernels, T::DTYPE, op.kind())?;
+                Ok(Self::of_loops(T::DTYPE, op.kind(), ranks, loops))
+            }
+        }
+    }
+
+    fn with_parameters<T: Element>(kernels: Kernels, op: &ReduceOp<T>, ranks: usize) -> Result<Self> {
+        let sum = Self::by(kernels, T::DTYPE, OpKind::Sum, ranks)?;
+        Ok(match op {
+            ReduceOp::User(user) => {
+                let loops = Loops::User(Arc::new(user.clone()));
+                Self { op: OpKind::User, commutes: user.commutes, loops, ..sum }
+            }
             ReduceOp::PreMul(factor) => {
                 let mut bytes = [0; 8];
                 bytes[..size_of::<T>()].copy_from_slice(as_bytes(&[*factor]));
                 let prescale = select::prescale(kernels.variant(), T::DTYPE);
-                let sum = Self::by(kernels, T::DTYPE, OpKind::Sum, ranks)?;
-                Ok(Self { op: OpKind::PreMul, prescale: Some((prescale, bytes)), ..sum })
+                Self { op: OpKind::PreMul, prescale: Some((prescale, bytes)), ..sum }
             }
-            _ => Self::by(kernels, T::DTYPE, op.kind(), ranks),
-        }
+            _ => sum,
+        })
     }
 
     /// As [`new`](Self::new), for a type known only at run time and an operator without parameters.
@@ -114,16 +122,13 @@ impl Reducer {
     }
 
     fn by(kernels: Kernels, dtype: Dtype, op: OpKind, ranks: usize) -> Result<Self> {
-        let variant = kernels.variant();
-        if matches!(op, OpKind::PreMul | OpKind::User) {
-            return Err(Error::usage(format!("operator `{op}` needs its parameters")));
-        }
-        let fold = select::fold(variant, dtype, op).ok_or_else(|| {
-            Error::usage(format!("operator `{op}` is for integers; {dtype} is a floating-point type"))
-        })?;
-        let finish = if op == OpKind::Average { select::average(variant, dtype) } else { fold };
+        Ok(Self::of_loops(dtype, op, ranks, loops(kernels, dtype, op)?))
+    }
+
+    #[inline(always)]
+    fn of_loops(dtype: Dtype, op: OpKind, ranks: usize, [fold, finish]: [Entries; 2]) -> Self {
         let loops = Loops::Library { fold, finish };
-        Ok(Self { dtype, op, commutes: true, ranks: ranks.max(1), loops, prescale: None })
+        Self { dtype, op, commutes: true, ranks: ranks.max(1), loops, prescale: None }
     }
 
     /// The element type.
@@ -149,16 +154,34 @@ impl Reducer {
     ///
     /// # Panics
     /// Where these rules are broken: the caller's mistake, not its user's.
+    #[inline]
     pub fn fold(&self, destinations: &[View<'_>], sources: &[View<'_>], finish: bool) {
+        if let (&[to], &[a, b], Loops::Library { fold, finish: finishing }) =
+            (destinations, sources, &self.loops)
+            && !stream::heeds(to)
+        {
+            if !(is_whole(to.len(), self.dtype.size()) && to.is_writable() && fits(to, a) && fits(to, b)) {
+                refuse(destinations, sources, self.dtype.size());
+            }
+            let entry = if finish { finishing.pair } else { fold.pair };
+            // SAFETY: checked above; the variant runs here, or there would be no reducer.
+            return unsafe { entry(to.as_ptr(), a.as_ptr(), b.as_ptr(), to.len(), self.ranks) };
+        }
+        self.fold_any(destinations, sources, finish);
+    }
+
+    fn fold_any(&self, destinations: &[View<'_>], sources: &[View<'_>], finish: bool) {
         check(destinations, sources, self.dtype.size());
-        if sources.len() == 1 && !(finish && self.op == OpKind::Average) {
-            return copy_checked(destinations, sources[0]);
+        if let &[source] = sources
+            && !(finish && self.op == OpKind::Average)
+        {
+            return copy(destinations, source);
         }
         match &self.loops {
             Loops::Library { fold, finish: finishing } => {
-                let entry = if finish { finishing } else { fold };
+                let entry = if finish { finishing.any } else { fold.any };
                 // SAFETY: checked above; the variant runs here, or there would be no reducer.
-                unsafe { stream::run(*entry, destinations, sources, self.ranks, [0; 8]) }
+                unsafe { stream::run(entry, destinations, sources, self.ranks, [0; 8]) }
             }
             // SAFETY: checked above; the reducer's dtype is the operator's.
             Loops::User(combiner) => unsafe { combiner.fold(destinations, sources) },
@@ -185,6 +208,25 @@ impl Reducer {
     }
 }
 
+/// The loops of an operator without parameters: those that combine, and those that finish as well.
+#[inline]
+fn loops(kernels: Kernels, dtype: Dtype, op: OpKind) -> Result<[Entries; 2]> {
+    let variant = kernels.variant();
+    match select::fold(variant, dtype, op) {
+        Some(_) if matches!(op, OpKind::PreMul | OpKind::User) => Err(no_loops(dtype, op)),
+        Some(fold) => Ok([fold, if op == OpKind::Average { select::average(variant, dtype) } else { fold }]),
+        None => Err(no_loops(dtype, op)),
+    }
+}
+
+#[cold]
+fn no_loops(dtype: Dtype, op: OpKind) -> Error {
+    Error::usage(match op {
+        OpKind::PreMul | OpKind::User => format!("operator `{op}` needs its parameters"),
+        _ => format!("operator `{op}` is for integers; {dtype} is a floating-point type"),
+    })
+}
+
 impl fmt::Debug for Reducer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {} among {}", self.op, self.dtype, self.ranks)
@@ -199,24 +241,28 @@ impl fmt::Debug for Reducer {
 ///
 /// # Panics
 /// As [`Reducer::fold`].
+#[inline]
 pub fn copy(destinations: &[View<'_>], source: View<'_>) {
-    check(destinations, &[source], 1);
-    copy_checked(destinations, source);
-}
-
-fn copy_checked(destinations: &[View<'_>], source: View<'_>) {
-    if let &[destination] = destinations
-        && !destination.is_streamed()
+    if let &[to] = destinations
+        && !stream::heeds(to)
     {
-        let (from, to, count) = (source.as_ptr(), destination.as_ptr(), source.len());
+        if !(to.is_writable() && fits(to, source)) {
+            refuse(destinations, &[source], 1);
+        }
+        let (from, to, count) = (source.as_ptr(), to.as_ptr(), source.len());
         return match count {
             _ if from == to => {}
-            // SAFETY: checked by the caller; so few bytes are moved so.
+            // SAFETY: checked above; so few bytes are moved so.
             0..=few::MOST => unsafe { few::copy(from, to, count) },
-            // SAFETY: checked by the caller: apart, equally long, and one is writable.
+            // SAFETY: checked above: apart, equally long, and one is writable.
             _ => unsafe { ptr::copy_nonoverlapping(from, to, count) },
         };
     }
+    copy_any(destinations, source);
+}
+
+fn copy_any(destinations: &[View<'_>], source: View<'_>) {
+    check(destinations, &[source], 1);
     let entry = select::copy(Kernels::best().variant());
     // SAFETY: checked by the caller; the variant runs here.
     unsafe { stream::run(entry, destinations, &[source], 1, [0; 8]) }
@@ -226,27 +272,26 @@ fn copy_checked(destinations: &[View<'_>], source: View<'_>) {
 /// each the very place of a source or apart.
 #[inline(always)]
 fn check(destinations: &[View<'_>], sources: &[View<'_>], size: usize) {
-    let Some(first) = sources.first() else { refuse(destinations, sources, size) };
-    let length = first.len();
-    let mut sound = length & (size - 1) == 0;
-    for source in sources {
-        sound &= source.len() == length;
-    }
-    for destination in destinations {
-        sound &= destination.is_writable() & (destination.len() == length);
-        for source in sources {
-            sound &= same_or_apart(*destination, *source, length);
-        }
-    }
+    let sound = sources.first().is_some_and(|first| {
+        let fits = |to: &View<'_>| to.is_writable() && sources.iter().all(|source| fits(*to, *source));
+        let equal = sources.iter().all(|source| source.len() == first.len());
+        is_whole(first.len(), size) && equal && destinations.iter().all(fits)
+    });
     if !sound {
         refuse(destinations, sources, size);
     }
 }
 
 #[inline(always)]
-fn same_or_apart(destination: View<'_>, source: View<'_>, length: usize) -> bool {
-    let distance = source.as_ptr().addr().abs_diff(destination.as_ptr().addr());
-    (distance == 0) | (distance >= length)
+fn is_whole(length: usize, size: usize) -> bool {
+    length & (size - 1) == 0
+}
+
+/// Whether two views are equally long, and in one place or apart.
+#[inline(always)]
+fn fits(a: View<'_>, b: View<'_>) -> bool {
+    let distance = a.as_ptr().addr().abs_diff(b.as_ptr().addr());
+    a.len() == b.len() && (distance == 0 || distance >= a.len())
 }
 
 /// Says which rule is broken.
@@ -255,11 +300,11 @@ fn same_or_apart(destination: View<'_>, source: View<'_>, length: usize) -> bool
 fn refuse(destinations: &[View<'_>], sources: &[View<'_>], size: usize) -> ! {
     assert!(!sources.is_empty(), "a fold has at least one source");
     let length = sources[0].len();
-    assert!(length & (size - 1) == 0, "whole elements of {size} bytes, but there are {length} bytes");
+    assert!(is_whole(length, size), "whole elements of {size} bytes, but there are {length} bytes");
     assert!(sources.iter().all(|source| source.len() == length), "sources of one fold are equally long");
-    for destination in destinations {
-        assert!(destination.is_writable(), "a destination is writable");
-        assert!(destination.len() == length, "a destination is as long as the sources");
+    for to in destinations {
+        assert!(to.is_writable(), "a destination is writable");
+        assert!(to.len() == length, "a destination is as long as the sources");
     }
     panic!("a destination is a source's place or apart");
 }

@@ -14,7 +14,7 @@ use super::variant::Isa;
 use crate::dtype::narrow::Narrow;
 use crate::dtype::{Dtype, Element, F8E4M3, F8E5M2, bf16, f16};
 
-/// Lanes of a chunk: what is left beside whole chunks is padded to one.
+/// Lanes of a whole chunk. Vectors are made of no fewer, unless by hand.
 pub(super) const CHUNK: usize = 64;
 
 /// # Safety
@@ -60,9 +60,8 @@ macro_rules! narrow {
 
             #[inline(always)]
             unsafe fn load<I: Isa, const LANES: usize>(from: *const Unaligned<Self>) -> [f32; LANES] {
-                const { assert!(LANES == CHUNK) };
                 #[cfg(target_arch = "x86_64")]
-                if I::AVX512 {
+                if I::AVX512 && LANES == CHUNK {
                     // SAFETY: the caller's promise.
                     return avx512::lanes(unsafe { avx512::Vectors::load(from) });
                 } else if I::F16C && Self::DTYPE == Dtype::F16 {
@@ -76,7 +75,7 @@ macro_rules! narrow {
             #[inline(always)]
             unsafe fn store<I: Isa, const LANES: usize>(chunk: [f32; LANES], to: *mut Unaligned<Self>) {
                 #[cfg(target_arch = "x86_64")]
-                if I::AVX512 {
+                if I::AVX512 && LANES == CHUNK {
                     // SAFETY: the caller's promise.
                     return unsafe { avx512::Vectors::store(avx512::vectors(chunk), to) };
                 } else if I::F16C && Self::DTYPE == Dtype::F16 {
@@ -88,12 +87,15 @@ macro_rules! narrow {
             }
 
             #[inline(always)]
-            unsafe fn walk(walk: &mut impl Walk) {
+            unsafe fn walk<I: Isa>(walk: &mut impl Walk) {
                 // SAFETY: the caller's promise.
                 unsafe {
                     walk.chunks::<CHUNK>();
-                    if walk.left() > 0 {
+                    if I::AVX512 {
                         walk.padded::<CHUNK>();
+                    } else {
+                        walk.chunks::<8>();
+                        walk.padded::<8>();
                     }
                 }
             }

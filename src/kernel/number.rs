@@ -28,53 +28,44 @@ pub(super) trait Number: Element {
     /// `LANES` elements can be written there, and the processor is of that kind.
     unsafe fn store<I: Isa, const LANES: usize>(chunk: [Self::Wide; LANES], to: *mut Unaligned<Self>);
 
-    /// Walks in chunks of at least 256 widened bytes (less than 64 lanes are not made vectors of), then
-    /// does what is left.
+    /// Walks in chunks of at least 256 widened bytes, then does what is left.
     ///
     /// # Safety
     /// What the walk asks.
     #[inline(always)]
-    unsafe fn walk(walk: &mut impl Walk) {
-        // SAFETY: the caller's promise; the ends are at most as long as what is left.
+    unsafe fn walk<I: Isa>(walk: &mut impl Walk) {
+        // SAFETY: the caller's promise.
         unsafe {
-            match size_of::<Self::Wide>() {
+            match size_of::<Self>() {
                 1 => walk.chunks::<256>(),
                 2 => walk.chunks::<128>(),
-                _ => walk.chunks::<64>(),
+                _ => {
+                    walk.chunks::<64>();
+                    walk.chunks::<16>();
+                    return walk.ends();
+                }
             }
-            match walk.left() {
-                0 => {}
-                1 => walk.ends::<1>(),
-                2..4 => walk.ends::<2>(),
-                4..8 => walk.ends::<4>(),
-                8..16 => walk.ends::<8>(),
-                16..32 => walk.ends::<16>(),
-                left if size_of::<Self::Wide>() > 2 || left < 64 => walk.ends::<32>(),
-                left if size_of::<Self::Wide>() > 1 || left < 128 => walk.ends::<64>(),
-                _ => walk.ends::<128>(),
-            }
+            walk.chunks::<64>();
+            walk.padded::<64>();
         }
     }
 }
 
 /// Work that is done in chunks of elements.
 pub(super) trait Walk {
-    /// How many elements are left.
-    fn left(&self) -> usize;
-
     /// Goes on as long as there are so many elements.
     ///
     /// # Safety
     /// What the work asks.
     unsafe fn chunks<const LANES: usize>(&mut self);
 
-    /// Does what is left: the first `LANES` and the last, which may overlap.
+    /// Does what is left, fewer than 16 elements, as two chunks that may overlap.
     ///
     /// # Safety
-    /// What the work asks; at least `LANES` elements are left, and at most twice as many.
-    unsafe fn ends<const LANES: usize>(&self);
+    /// What the work asks.
+    unsafe fn ends(&self);
 
-    /// Does what is left: less than one chunk, padded to a whole one.
+    /// Does what is left, fewer than `LANES` elements, padded to so many.
     ///
     /// # Safety
     /// What the work asks; a chunk is at most [`few::MOST`](super::few::MOST) bytes long.
@@ -114,8 +105,10 @@ macro_rules! as_it_is {
 
             #[inline(always)]
             unsafe fn store<I: Isa, const LANES: usize>(chunk: [Self; LANES], to: *mut Unaligned<Self>) {
-                // SAFETY: the caller's promise.
-                unsafe { to.cast::<[Self; LANES]>().write_unaligned(chunk.map(|$wide| $narrow)) };
+                for (i, $wide) in chunk.into_iter().enumerate() {
+                    // SAFETY: the caller's promise.
+                    unsafe { to.add(i).write(Unaligned($narrow)) };
+                }
             }
         }
     };

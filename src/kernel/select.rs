@@ -2,7 +2,7 @@
 
 use super::combine::{And, Max, Min, Or, Prod, Sum, Xor};
 use super::fold::{Copy, Fold, Prescale};
-use super::variant::{Entry, Variant};
+use super::variant::{Entries, Entry, Variant};
 use crate::dtype::{Dtype, F8E4M3, F8E5M2, bf16, f16};
 use crate::op::OpKind;
 
@@ -34,24 +34,24 @@ macro_rules! with_signless_type {
 
 /// The kernel that combines without finishing; none where the operator is not for this type, or is the
 /// caller's own.
-pub(super) fn fold(variant: Variant, dtype: Dtype, op: OpKind) -> Option<Entry> {
+pub(super) fn fold(variant: Variant, dtype: Dtype, op: OpKind) -> Option<Entries> {
     Some(match op {
         OpKind::Sum | OpKind::Average | OpKind::PreMul => {
-            with_signless_type!(dtype, N => variant.entry::<Fold<N, Sum, false>>())
+            with_signless_type!(dtype, N => variant.entries::<Fold<N, Sum, false>>())
         }
-        OpKind::Prod => with_signless_type!(dtype, N => variant.entry::<Fold<N, Prod, false>>()),
-        OpKind::Min => with_type!(dtype, N => variant.entry::<Fold<N, Min, false>>()),
-        OpKind::Max => with_type!(dtype, N => variant.entry::<Fold<N, Max, false>>()),
-        OpKind::BitAnd if !dtype.is_float() => variant.entry::<Fold<u8, And, false>>(),
-        OpKind::BitOr if !dtype.is_float() => variant.entry::<Fold<u8, Or, false>>(),
-        OpKind::BitXor if !dtype.is_float() => variant.entry::<Fold<u8, Xor, false>>(),
+        OpKind::Prod => with_signless_type!(dtype, N => variant.entries::<Fold<N, Prod, false>>()),
+        OpKind::Min => with_type!(dtype, N => variant.entries::<Fold<N, Min, false>>()),
+        OpKind::Max => with_type!(dtype, N => variant.entries::<Fold<N, Max, false>>()),
+        OpKind::BitAnd if !dtype.is_float() => variant.entries::<Fold<u8, And, false>>(),
+        OpKind::BitOr if !dtype.is_float() => variant.entries::<Fold<u8, Or, false>>(),
+        OpKind::BitXor if !dtype.is_float() => variant.entries::<Fold<u8, Xor, false>>(),
         OpKind::BitAnd | OpKind::BitOr | OpKind::BitXor | OpKind::User => return None,
     })
 }
 
 /// The kernel that sums and divides by the number of ranks.
-pub(super) fn average(variant: Variant, dtype: Dtype) -> Entry {
-    with_type!(dtype, N => variant.entry::<Fold<N, Sum, true>>())
+pub(super) fn average(variant: Variant, dtype: Dtype) -> Entries {
+    with_type!(dtype, N => variant.entries::<Fold<N, Sum, true>>())
 }
 
 /// The kernel that multiplies by a factor.

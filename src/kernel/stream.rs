@@ -15,6 +15,12 @@ use crate::memory::View;
 /// Below so many bytes marks are not heeded: what is written stays in the nearest cache anyway.
 const LEAST: usize = 4096;
 
+/// Whether a destination is written past the caches.
+#[inline(always)]
+pub(super) fn heeds(to: View<'_>) -> bool {
+    to.is_streamed() && to.len() >= LEAST
+}
+
 /// Runs a kernel over whole views.
 ///
 /// # Safety
@@ -29,7 +35,7 @@ pub(super) unsafe fn run(
 ) {
     let length = sources[0].len();
     let job = Job { destinations, sources, range: 0..length, streams: false, ranks, factor };
-    if length >= LEAST && destinations.iter().any(|destination| destination.is_streamed()) {
+    if destinations.iter().any(|to| heeds(*to)) {
         // SAFETY: the caller's promise.
         unsafe { run_streamed(entry, job) }
     } else {

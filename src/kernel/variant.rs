@@ -6,6 +6,7 @@ use std::fmt;
 use std::mem;
 use std::ops::Range;
 
+use super::few;
 use crate::memory::View;
 
 /// What one run of a kernel works on.
@@ -32,12 +33,42 @@ pub(super) trait Kernel {
     unsafe fn run<I: Isa>(job: &Job<'_>);
 }
 
+/// A kernel that has loops of its own for the most common job: one destination, two sources. Its
+/// arguments stay in registers, which pays in small messages.
+pub(super) trait PairKernel: Kernel {
+    /// # Safety
+    /// As [`Kernel::run`]: each is so many bytes long.
+    unsafe fn run_pair<I: Isa>(to: *mut u8, sources: [*const u8; 2], bytes: usize, ranks: usize);
+}
+
 /// What kind of processor a kernel is compiled for, as a type.
 pub(super) trait Isa {
     /// Whether it converts f16.
     const F16C: bool = false;
     /// Whether it has what [`Variant::Avx512`] asks for.
     const AVX512: bool = false;
+
+    /// Some bytes, and zeros.
+    ///
+    /// # Safety
+    /// `count` is at most [`few::MOST`]; so many bytes can be read there; the processor is of that kind.
+    #[inline(always)]
+    unsafe fn read_few(from: *const u8, count: usize) -> [u8; few::MOST] {
+        let mut bytes = [0; few::MOST];
+        // SAFETY: the caller's promise.
+        unsafe { few::copy(from, bytes.as_mut_ptr(), count) };
+        bytes
+    }
+
+    /// Writes the first of these bytes.
+    ///
+    /// # Safety
+    /// As [`read_few`](Self::read_few), and writable.
+    #[inline(always)]
+    unsafe fn write_few(bytes: &[u8; few::MOST], to: *mut u8, count: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { few::copy(bytes.as_ptr(), to, count) };
+    }
 
     /// Writes a line past the caches, where the processor can.
     ///
@@ -96,14 +127,53 @@ impl Isa for Avx512 {
     const AVX512: bool = true;
 
     #[inline(always)]
+    unsafe fn read_few(from: *const u8, count: usize) -> [u8; few::MOST] {
+        let [low, high] = masks(count);
+        // SAFETY: the caller's promise; what a mask leaves out is not touched.
+        unsafe {
+            mem::transmute([
+                x86_64::_mm512_maskz_loadu_epi8(low, from.cast()),
+                x86_64::_mm512_maskz_loadu_epi8(high, from.wrapping_add(LINE).cast()),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn write_few(bytes: &[u8; few::MOST], to: *mut u8, count: usize) {
+        let [low, high] = masks(count);
+        // SAFETY: the caller's promise; what a mask leaves out is not touched.
+        unsafe {
+            let vectors: [x86_64::__m512i; 2] = mem::transmute(*bytes);
+            x86_64::_mm512_mask_storeu_epi8(to.cast(), low, vectors[0]);
+            x86_64::_mm512_mask_storeu_epi8(to.wrapping_add(LINE).cast(), high, vectors[1]);
+        }
+    }
+
+    #[inline(always)]
     unsafe fn stream(line: [u8; LINE], to: *mut u8) {
         // SAFETY: the caller's promise.
         unsafe { x86_64::_mm512_stream_si512(to.cast(), mem::transmute::<[u8; LINE], x86_64::__m512i>(line)) }
     }
 }
 
+/// The first `count` of 128 bytes.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn masks(count: usize) -> [u64; 2] {
+    let all = if count < few::MOST { (1u128 << count) - 1 } else { u128::MAX };
+    [all as u64, (all >> 64) as u64]
+}
+
 /// A kernel compiled for one variant.
 pub(super) type Entry = unsafe fn(&Job<'_>);
+
+/// A kernel with its loops for one destination and two sources, compiled for one variant.
+#[derive(Clone, Copy)]
+pub(super) struct Entries {
+    pub(super) any: Entry,
+    /// Of the destination, the two sources, their length in bytes, and the number of ranks.
+    pub(super) pair: unsafe fn(*mut u8, *const u8, *const u8, usize, usize),
+}
 
 /// For which processors a kernel is compiled. All variants give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +238,18 @@ impl Variant {
             Self::Avx512 => avx512::<K>,
         }
     }
+
+    /// As [`entry`](Self::entry).
+    pub(super) fn entries<K: PairKernel>(self) -> Entries {
+        let pair = match self {
+            Self::Portable => portable_pair::<K>,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => avx2_pair::<K>,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => avx512_pair::<K>,
+        };
+        Entries { any: self.entry::<K>(), pair }
+    }
 }
 
 /// A variant that runs here: what was found out once need not be asked in every call.
@@ -202,16 +284,29 @@ impl fmt::Display for Variant {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn avx2<K: Kernel>(job: &Job<'_>) {
+unsafe fn portable_pair<K: PairKernel>(to: *mut u8, a: *const u8, b: *const u8, bytes: usize, ranks: usize) {
     // SAFETY: the caller's promise.
-    unsafe { K::run::<Avx2>(job) }
+    unsafe { K::run_pair::<Plain>(to, [a, b], bytes, ranks) }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-unsafe fn avx512<K: Kernel>(job: &Job<'_>) {
-    // SAFETY: the caller's promise.
-    unsafe { K::run::<Avx512>(job) }
+/// The functions of a variant, with its processors' features.
+macro_rules! compiled {
+    ($isa:ident, $features:literal, $any:ident, $pair:ident) => {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = $features)]
+        unsafe fn $any<K: Kernel>(job: &Job<'_>) {
+            // SAFETY: the caller's promise.
+            unsafe { K::run::<$isa>(job) }
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = $features)]
+        unsafe fn $pair<K: PairKernel>(to: *mut u8, a: *const u8, b: *const u8, bytes: usize, ranks: usize) {
+            // SAFETY: the caller's promise.
+            unsafe { K::run_pair::<$isa>(to, [a, b], bytes, ranks) }
+        }
+    };
 }
+
+compiled!(Avx2, "avx2,fma,f16c", avx2, avx2_pair);
+compiled!(Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi", avx512, avx512_pair);
