@@ -134,7 +134,7 @@ impl Engine {
             scratch.ensure(extents.bank() * usize::from(route.plan.scratch));
         }
         let board = route.board.as_ref().map_or_else(View::empty, Board::view);
-        let streams = request.output.len() >= STREAMS_FROM && !request.output.same_place(request.input);
+        let streams = request.output.len() >= *streams_from && !request.output.same_place(request.input);
         let call = Call { request, extents, scratch: scratch.view(), board, streams };
         then(&Ride { route, links, call, bell, abort, patience: *patience, home: home.as_ref() })
     }
