@@ -77,7 +77,7 @@ fn host(ranks: usize) -> Machine<impl Fn(usize, usize) -> Cost> {
     Machine {
         topology: Topology::one_host(ranks),
         cost: |_, _| Cost { latency_ns: 120, bytes_per_us: 20_000 },
-        core: Core { step_ns: 15, switch_ns: 1300, touch_per_us: 30_000 },
+        core: Core { step_ns: 15, switch_ns: 1300, touch_per_us: 30_000, cache: 1 << 20 },
         host: Host { cache: 0, memory_per_us: 40_000, network_per_us: 3_000 },
         slot: 1 << 17,
         credit: 4,
