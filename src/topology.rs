@@ -1,21 +1,67 @@
 //! Who stands where: what plans may depend on, agreed by all ranks.
 
-/// The ranks of a communicator and the host that each lives on.
+/// The ranks of a communicator, the host that each lives on, and the core of it that each counts to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Topology {
     /// For each rank, the lowest rank that shares its host.
     hosts: Vec<u32>,
+    /// For each rank, the number of its core on its host; ranks of one core take turns.
+    cores: Vec<u32>,
+    /// Whether ranks of one host can share memory.
+    shares_memory: bool,
 }
 
 impl Topology {
-    /// `size` ranks on one host.
+    /// `size` ranks on one host, with a core for each, which can share memory.
     pub fn one_host(size: usize) -> Self {
-        Self { hosts: vec![0; size] }
+        Self { shares_memory: true, ..Self::new(vec![0; size]) }
     }
 
-    /// For each rank, the lowest rank that shares its host.
+    /// For each rank, the lowest rank that shares its host. Each has a core; no memory is shared.
     pub fn new(hosts: Vec<u32>) -> Self {
-        Self { hosts }
+        let cores = (0..hosts.len() as u32).collect();
+        Self { hosts, cores, shares_memory: false }
+    }
+
+    /// The same with `cores` cores on each host, among which its ranks are divided in runs as even as can be:
+    /// neighbours share a core.
+    #[must_use]
+    pub fn with_cores(self, cores: usize) -> Self {
+        let mut place = vec![0; self.size()];
+        let mut on_host = vec![0; self.size()];
+        for rank in 0..self.size() {
+            place[rank] = on_host[self.host(rank)];
+            on_host[self.host(rank)] += 1;
+        }
+        let core = |rank: usize| {
+            let ranks = on_host[self.host(rank)];
+            (place[rank] * cores.clamp(1, ranks) / ranks) as u32
+        };
+        Self { cores: (0..self.size()).map(core).collect(), ..self }
+    }
+
+    /// The same where each rank counts to the core of that number.
+    #[must_use]
+    pub fn on_cores(self, cores: Vec<u32>) -> Self {
+        Self { cores, ..self }
+    }
+
+    /// The same where ranks of one host can share memory, or cannot.
+    #[must_use]
+    pub fn sharing_memory(self, shares_memory: bool) -> Self {
+        Self { shares_memory, ..self }
+    }
+
+    /// The topology of some of these ranks, in the given order.
+    #[must_use]
+    pub fn part(&self, ranks: &[usize]) -> Self {
+        // A host is named by the lowest of its ranks that takes part.
+        let host = |&old: &usize| ranks.iter().position(|&rank| self.together(rank, old)).unwrap_or(0) as u32;
+        Self {
+            hosts: ranks.iter().map(host).collect(),
+            cores: ranks.iter().map(|&rank| self.cores[rank]).collect(),
+            shares_memory: self.shares_memory,
+        }
     }
 
     /// How many ranks there are.
@@ -31,6 +77,21 @@ impl Topology {
     /// Whether two ranks share a host.
     pub fn together(&self, a: usize, b: usize) -> bool {
         self.hosts[a] == self.hosts[b]
+    }
+
+    /// The number of a rank's core on its host.
+    pub fn core(&self, rank: usize) -> usize {
+        self.cores[rank] as usize
+    }
+
+    /// Whether two ranks share a core.
+    pub fn neighbours(&self, a: usize, b: usize) -> bool {
+        self.together(a, b) && self.cores[a] == self.cores[b]
+    }
+
+    /// Whether all ranks can share one memory.
+    pub fn has_board(&self) -> bool {
+        self.shares_memory && self.hosts.iter().all(|&host| host == 0)
     }
 }
 

@@ -30,6 +30,14 @@ fn at_roots(kind: CollectiveKind, ranks: usize) -> Vec<Collective> {
     roots.into_iter().map(|root| kind.at(root)).collect()
 }
 
+/// The hosts worth telling apart: with a core for each rank, and with fewer where that makes a difference.
+fn topologies(algorithm: &dyn Algorithm, ranks: usize) -> Vec<Topology> {
+    let mut cores = if algorithm.uses_board() { vec![ranks, ranks / 2, 3, 2, 1] } else { vec![ranks] };
+    cores.retain(|&cores| 0 < cores && cores <= ranks);
+    cores.dedup();
+    cores.into_iter().map(|cores| Topology::one_host(ranks).with_cores(cores)).collect()
+}
+
 fn plans(algorithm: &dyn Algorithm, collective: Collective, ranks: usize) -> Vec<Plan> {
     algorithm::plans(algorithm, collective, &Topology::one_host(ranks)).expect("it does this collective")
 }
@@ -47,14 +55,16 @@ fn every_algorithm_is_proved_from_1_to_64_ranks() {
     let mut count = 0;
     for (algorithm, kind) in cases() {
         for ranks in 1..=64 {
-            for collective in at_roots(kind, ranks) {
-                let plans = plans(algorithm, collective, ranks);
+            let hosts = topologies(algorithm, ranks);
+            let cases = at_roots(kind, ranks).into_iter().flat_map(|at| hosts.iter().map(move |on| (at, on)));
+            for (collective, topology) in cases {
+                let plans = algorithm::plans(algorithm, collective, topology).expect("it does this");
                 let proof = proved(algorithm, collective, &plans);
                 let case = format!("{} {collective:?} of {ranks}: {proof}", algorithm.name());
                 assert!(proof.ordered, "{case}");
                 assert!(proof.rank_order || !algorithm.rank_order(kind), "{case}");
                 assert_eq!(proof.lends, plans[0].lends, "{case}");
-                assert_eq!(widest(&plans), plans[0].width, "{case}");
+                assert!(plans[0].width == 0 || widest(&plans) == plans[0].width, "{case}");
                 count += 1;
             }
         }
@@ -71,10 +81,11 @@ fn widest(plans: &[Plan]) -> u32 {
 #[test]
 fn logarithmic_algorithms_are_proved_at_hundreds_of_ranks() {
     for (algorithm, kind) in cases() {
-        let rank_0 = |ranks| algorithm.plan(kind.at(0), 0, &Topology::one_host(ranks)).expect("it does");
-        let steps = |plan: Plan| plan.lanes.iter().map(|lane| lane.steps.len()).sum::<usize>();
+        let rank_0 = |ranks| algorithm.plan(kind.at(0), 0, &Topology::one_host(ranks));
+        let steps = |plan: &Plan| plan.lanes.iter().map(|lane| lane.steps.len()).sum::<usize>();
         for ranks in [100, 128, 255, 1000] {
-            if steps(rank_0(ranks)) < 40 && (ranks < 256 || widest(&[rank_0(ranks)]) == 1) {
+            let Some(plan) = rank_0(ranks) else { continue };
+            if steps(&plan) < 40 && (ranks < 256 || widest(&[plan]) == 1) {
                 let collective = kind.at(ranks / 3);
                 proved(algorithm, collective, &plans(algorithm, collective, ranks));
             }

@@ -23,6 +23,8 @@ pub struct Needs {
     pub rank_order: bool,
     /// See [`Algorithm::edge_local`].
     pub edge_local: bool,
+    /// That its ranks cannot share memory; see [`Algorithm::uses_board`].
+    pub no_board: bool,
 }
 
 impl Needs {
@@ -31,6 +33,7 @@ impl Needs {
         algorithm.does(kind)
             && (!self.rank_order || !kind.reduces() || algorithm.rank_order(kind))
             && (!self.edge_local || algorithm.edge_local())
+            && (!self.no_board || !algorithm.uses_board())
     }
 }
 

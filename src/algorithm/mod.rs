@@ -6,6 +6,7 @@
 //! where each rank has one: N/n), α the latency of a message, β the time per byte that crosses, γ the
 //! time per byte reduced.
 
+mod board;
 mod bruck;
 pub mod choose;
 mod direct;
@@ -16,7 +17,7 @@ mod ring;
 mod tree;
 
 use crate::error::Error;
-use crate::plan::{Builder, Collective, CollectiveKind, Plan, fuse, input, output};
+use crate::plan::{Builder, Collective, CollectiveKind, MOST_BANKS, Plan, fuse, input, output};
 use crate::topology::Topology;
 
 /// One way to do some of the collectives, for any number of ranks.
@@ -40,6 +41,12 @@ pub trait Algorithm: Sync {
         false
     }
 
+    /// Whether its ranks leave blocks for each other on a board: then it has plans only where all ranks can
+    /// share memory.
+    fn uses_board(&self) -> bool {
+        false
+    }
+
     /// The simple steps of `rank`, one of two or more, for a collective that it does.
     fn write(&self, collective: Collective, rank: usize, topology: &Topology) -> Builder;
 
@@ -50,7 +57,9 @@ pub trait Algorithm: Sync {
 
     /// The plan of `rank` as it was written.
     fn simple(&self, collective: Collective, rank: usize, topology: &Topology) -> Option<Plan> {
-        self.does(collective.kind).then(|| match topology.size() {
+        let does = self.does(collective.kind)
+            && (!self.uses_board() || topology.has_board() && topology.size() <= MOST_BANKS);
+        does.then(|| match topology.size() {
             1 => alone(collective).simple(),
             _ => self.write(collective, rank, topology).simple(),
         })
@@ -66,6 +75,7 @@ pub const ALL: &[&dyn Algorithm] = &[
     &halving::Halving,
     &ring::Ring,
     &pairwise::Pairwise,
+    &board::Board,
 ];
 
 /// The algorithm of that name.

@@ -114,15 +114,20 @@ impl Ask {
         self.reduction.as_ref().map(|by| &by.reducer).filter(|reducer| reducer.has_prescale())
     }
 
+    #[inline(always)]
     fn collective<T: Element>(kind: CollectiveKind, root: usize, vectors: Vectors) -> Self {
         let routine = Routine::Collective(kind);
         Self { routine, root, dtype: T::DTYPE, reduction: None, vectors, peers: (None, None) }
     }
 
-    #[inline]
+    // Inlined, as are the callers that small calls come through: a structure that is moved right after it was
+    // written stalls whoever reads it.
+    #[inline(always)]
     fn reducing<T: Element>(self, op: &ReduceOp<T>, place: Place) -> Result<Self> {
+        let Self { routine, root, dtype, vectors, peers, .. } = self;
         let reducer = Reducer::with(place.kernels, op, place.size)?;
-        Ok(Self { reduction: Some(Reduction { op: op.kind(), reducer }), ..self })
+        let reduction = Some(Reduction { op: op.kind(), reducer });
+        Ok(Self { routine, root, dtype, reduction, vectors, peers })
     }
 }
 
@@ -136,6 +141,7 @@ pub(crate) struct Place {
 
 /// Lengths are in elements. Each constructor checks what one rank alone can check.
 impl Ask {
+    #[inline(always)]
     pub(crate) fn all_reduce<T: Element>(
         place: Place,
         input: usize,
@@ -160,6 +166,7 @@ impl Ask {
         Self::collective::<T>(CollectiveKind::Reduce, root, Vectors::Whole(input)).reducing(op, place)
     }
 
+    #[inline(always)]
     pub(crate) fn broadcast<T: Element>(place: Place, count: usize, root: usize) -> Result<Self> {
         check_rank("root", root, place.size)?;
         Ok(Self::collective::<T>(CollectiveKind::Broadcast, root, Vectors::Whole(count)))
@@ -169,6 +176,7 @@ impl Ask {
         Self::collective::<u8>(CollectiveKind::Barrier, 0, Vectors::Whole(0))
     }
 
+    #[inline(always)]
     pub(crate) fn reduce_scatter<T: Element>(
         place: Place,
         input: usize,
@@ -180,6 +188,7 @@ impl Ask {
         Self::collective::<T>(CollectiveKind::ReduceScatter, 0, vectors).reducing(op, place)
     }
 
+    #[inline(always)]
     pub(crate) fn all_gather<T: Element>(place: Place, input: usize, output: usize) -> Result<Self> {
         per_rank("all_gather", "output", output, "input", input, place.size)?;
         let vectors = Vectors::Even { each: input, only_input: Some(place.rank), only_output: None };

@@ -120,11 +120,14 @@ impl Choice {
 fn unfit(named: &dyn Algorithm, kind: CollectiveKind, needs: Needs) -> Error {
     let able = algorithm::ALL.iter().filter(|algorithm| needs.met(**algorithm, kind));
     let able: Vec<_> = able.map(|algorithm| algorithm.name()).collect();
-    let why = match needs.rank_order {
-        true => {
+    let why = match needs {
+        Needs { no_board: true, .. } if named.uses_board() => {
+            "leaves blocks in memory that all ranks share, which not all of these can"
+        }
+        Needs { rank_order: true, .. } => {
             "combines in another order than the ranks', which deterministic mode and operators that do not commute ask for"
         }
-        false => "needs to know all ranks' counts, which a v-variant of this collective does not tell",
+        _ => "needs to know all ranks' counts, which a v-variant of this collective does not tell",
     };
     Error::usage(format!("{} {why}; for {kind} there is {}", named.name(), able.join(", ")))
 }

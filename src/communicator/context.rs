@@ -1,27 +1,34 @@
 //! What the communicators of one rank share: where the others are, and how to reach them.
 
+use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
 
 use super::Communicator;
 use super::choice::Settings;
 use super::core::Group;
+use super::cores::Cores;
 use super::progress::Progress;
 use crate::bootstrap::{self, Bootstrap, Door, Roster, Secret};
 use crate::config::Config;
 use crate::engine::{Patience, Port};
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
-use crate::memory::Bell;
+use crate::memory::{Bell, Region};
 use crate::plan::{Core, Host, Machine};
 use crate::topology::{Cost, Topology};
 use crate::transport::local::Hub;
-use crate::transport::{self, Link, Meeting, Transport};
+use crate::transport::{self, HANDOVER, Link, Meeting, Transport};
 
 /// What crossing between two ranks of a communicator costs.
 pub(super) type Costs = Box<dyn Fn(usize, usize) -> Cost>;
 
 /// What a rank without company cuts its rounds by.
 const LONELY_SLOT: usize = 128 << 10;
+
+/// The bytes of all inputs and outputs of a host's ranks from which on writing outputs past the caches wins: on
+/// Zen 4 and 5, twice what their 32 MiB hold. With 2 ranks it makes no difference below, with 8 it takes a
+/// quarter off at once.
+const OVERFLOW: usize = 64 << 20;
 
 /// See the module.
 pub(super) struct Context {
@@ -32,8 +39,10 @@ pub(super) struct Context {
     /// In the order of preference.
     transports: Vec<Box<dyn Transport>>,
     patience: Patience,
-    /// The fewest cores of any rank's host.
-    cores: u32,
+    /// Who stands where in the job.
+    topology: Topology,
+    /// The core that this rank counts to there, as the kernel numbers it, unless it is bound to one.
+    home: Option<usize>,
     /// The most payload bytes of a message over any transport that two ranks use.
     slot: usize,
     progress: OnceLock<Progress>,
@@ -53,10 +62,13 @@ impl Context {
         let tcp = transport::tcp_doors(&transports);
         let roster = Roster::gather(bootstrap, &mut door, tcp, &config.ports)?;
         let here = roster.hosts.iter().filter(|host| **host == roster.hosts[me]).count();
-        let patience = Patience::for_host(here, cores());
-        let cores = fewest_cores(bootstrap)?;
+        let cores = Cores::gather(bootstrap)?;
+        let patience = Patience::for_host(here, cores.of_host(&roster.hosts, roster.hosts[me]));
+        let shares_memory = shares_memory(&roster, &transports);
+        let topology = cores.topology(&roster.hosts).sharing_memory(shares_memory);
+        let home = cores.home(&topology, me);
         let slot = smallest_slot(&roster, &transports);
-        Ok(Self { me, roster, door, transports, patience, cores, slot, progress: OnceLock::new() })
+        Ok(Self { me, roster, door, transports, patience, topology, home, slot, progress: OnceLock::new() })
     }
 
     /// Opens a link of a communicator.
@@ -67,9 +79,52 @@ impl Context {
         bell: &Arc<Bell>,
         deadline: Deadline,
     ) -> Result<Box<dyn Link>> {
+        let meeting = self.meeting(group, port, bell, deadline);
+        let transport = self.transport(meeting.peer)?;
+        transport.connect(&meeting).map_err(|error| error.with(port.peer as usize))
+    }
+
+    /// Memory of `len` zero bytes that all ranks of a communicator see. All of them call it; the first one
+    /// makes it.
+    pub(super) fn share(
+        &self,
+        group: &Group,
+        len: usize,
+        bell: &Arc<Bell>,
+        deadline: Deadline,
+    ) -> Result<Region> {
+        let with = |rank: u32| {
+            let port = Port { peer: rank, channel: HANDOVER };
+            let meeting = self.meeting(group, port, bell, deadline);
+            let blame = move |error: Error| error.with(rank as usize);
+            match self.transport(meeting.peer).map(|transport| transport.handover()) {
+                Ok(Some(handover)) => Ok((meeting, handover, blame)),
+                Ok(None) => Err(blame(Error::new(Kind::System, "no memory can be shared with it"))),
+                Err(error) => Err(blame(error)),
+            }
+        };
+        if group.rank > 0 {
+            let (meeting, handover, blame) = with(0)?;
+            let taken = handover.take(&meeting).and_then(|fd| Region::open(fd.as_fd(), len));
+            return taken.map_err(blame);
+        }
+        let (region, fd) = Region::create("kolo-board", len)?;
+        for rank in 1..group.members.len() as u32 {
+            let (meeting, handover, blame) = with(rank)?;
+            handover.give(&meeting, fd.as_fd()).map_err(blame)?;
+        }
+        Ok(region)
+    }
+
+    fn meeting<'a>(
+        &'a self,
+        group: &Group,
+        port: Port,
+        bell: &'a Arc<Bell>,
+        deadline: Deadline,
+    ) -> Meeting<'a> {
         let peer = group.members[port.peer as usize] as usize;
-        let transport = self.transport(peer)?;
-        let meeting = Meeting {
+        Meeting {
             me: self.me,
             peer,
             communicator: group.id,
@@ -78,8 +133,7 @@ impl Context {
             door: &self.door,
             bell,
             deadline,
-        };
-        transport.connect(&meeting).map_err(|error| error.with(port.peer as usize))
+        }
     }
 
     fn transport(&self, peer: usize) -> Result<&dyn Transport> {
@@ -102,7 +156,7 @@ impl Context {
             topology: group.topology.clone(),
             cost: Box::new(cost),
             core: Core::MEASURED,
-            host: Host { cores: self.cores, ..Host::MEASURED },
+            host: Host::MEASURED,
             slot: self.slot() as u32,
             credit: 4,
             lends: false,
@@ -120,11 +174,16 @@ impl Context {
         self.slot
     }
 
+    /// The core that this rank counts to, as the kernel numbers it, unless it is bound to one.
+    pub(super) fn home(&self) -> Option<usize> {
+        self.home
+    }
+
     /// The bytes of a vector from which on those of this host's ranks are more than its caches hold.
     pub(super) fn streams_from(&self) -> usize {
         let hosts = &self.roster.hosts;
         let here = hosts.iter().filter(|host| **host == hosts[self.me]).count();
-        Host::MEASURED.cache as usize / (2 * here)
+        OVERFLOW / (2 * here)
     }
 
     /// How long to try before sleeping.
@@ -142,11 +201,6 @@ impl Context {
     }
 }
 
-/// Cores that this process may use.
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get())
-}
-
 /// The smallest slot of the transports that some two ranks use. What connects two ranks depends on their
 /// hosts, so it is enough to ask about each rank and one rank of each host.
 fn smallest_slot(roster: &Roster, transports: &[Box<dyn Transport>]) -> usize {
@@ -160,11 +214,15 @@ fn smallest_slot(roster: &Roster, transports: &[Box<dyn Transport>]) -> usize {
     used.map(|transport| transport.slot()).min().unwrap_or(LONELY_SLOT)
 }
 
-/// The fewest cores that any rank may use; all ranks agree on it.
-fn fewest_cores(bootstrap: &mut dyn Bootstrap) -> Result<u32> {
-    let all = bootstrap.all_gather(&(cores() as u32).to_le_bytes())?;
-    let all = all.iter().map(|bytes| bytes.as_slice().try_into().map_or(1, u32::from_le_bytes));
-    Ok(all.min().unwrap_or(1))
+/// Whether all ranks of a host can share memory. What connects two ranks depends on their hosts, so it is
+/// enough to ask about each rank and the first one of its host.
+fn shares_memory(roster: &Roster, transports: &[Box<dyn Transport>]) -> bool {
+    let Roster { nodes, hosts } = roster;
+    hosts.iter().enumerate().filter(|(rank, host)| *rank != **host as usize).all(|(rank, &host)| {
+        let first = &nodes[host as usize];
+        let transport = transports.iter().find(|transport| transport.reach(first, &nodes[rank]).is_ok());
+        transport.is_some_and(|transport| transport.handover().is_some())
+    })
 }
 
 /// What a rank's environment says must not differ from what the others' says: plans are chosen by it.
@@ -240,7 +298,7 @@ impl Communicator {
     ) -> Result<Self> {
         let context = Context::join(bootstrap, config, transports)?;
         let (rank, size) = (bootstrap.rank(), bootstrap.size());
-        let topology = Topology::new(context.roster.hosts.clone());
+        let topology = context.topology.clone();
         let group = Group { id: 0, rank, members: (0..size as u32).collect(), topology };
         Self::new(Arc::new(context), group, Settings::of(config)?)
     }

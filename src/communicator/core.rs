@@ -11,10 +11,10 @@ use crate::algorithm;
 use crate::algorithm::choose::Needs;
 use crate::dtype::Dtype;
 use crate::engine::{
-    Engine, Request, Ride, Route, Routine, Shape, Signature, Stamp, Wait, Walk, aborted, mix,
+    Board, Engine, Request, Ride, Route, Routine, Shape, Signature, Stamp, Tenancy, Wait, Walk, aborted, mix,
 };
 use crate::error::{Error, Kind, Result};
-use crate::health::Deadline;
+use crate::health::{Deadline, Home};
 use crate::memory::{Bell, Scratch, View};
 use crate::op::OpKind;
 use crate::plan::{self, Collective, CollectiveKind, Plan};
@@ -106,8 +106,13 @@ impl Core {
         settings: Settings,
         abort: Arc<AtomicBool>,
     ) -> Result<Self> {
-        let patience = context.patience();
-        let engine = Engine::new(Bell::new()?, context.slot(), patience, context.streams_from(), abort);
+        let (rank, topology) = (group.rank, &group.topology);
+        let near = |other: &usize| *other != rank && topology.neighbours(rank, *other);
+        let neighbours: Vec<u32> = (0..topology.size()).filter(near).map(|other| other as u32).collect();
+        let home = context.home().filter(|_| !neighbours.is_empty()).map(Home::new);
+        let tenancy =
+            Tenancy { patience: context.patience(), neighbours, home, streams_from: context.streams_from() };
+        let engine = Engine::new(Bell::new()?, context.slot(), tenancy, abort);
         let choice = Choice::default();
         Ok(Self {
             context,
@@ -202,7 +207,8 @@ impl Core {
     }
 
     /// What walks the call that has begun, where, and as what.
-    #[inline]
+    // Inlined: a structure that is moved right after it was written stalls whoever reads it.
+    #[inline(always)]
     fn call<'a>(
         &'a mut self,
         ask: &'a Ask,
@@ -299,7 +305,11 @@ impl Core {
             routine,
             dtype,
             op,
-            needs: Needs { rank_order: !commutes, edge_local: ask.edges() },
+            needs: Needs {
+                rank_order: !commutes,
+                edge_local: ask.edges(),
+                no_board: !self.group.topology.has_board(),
+            },
             root: root as u32,
             count: ask.count(self.group.members.len()),
             counts: ask.counts_hash(),
@@ -333,7 +343,11 @@ impl Core {
             let link = self.context.link(&self.group, port, self.engine.bell(), deadline)?;
             self.engine.add(port, link);
         }
-        self.routes.push((wanted, self.engine.route(plan)));
+        let board = match plan.board_len() {
+            0 => None,
+            len => Some(Board::new(self.context.share(&self.group, len, self.engine.bell(), deadline)?)),
+        };
+        self.routes.push((wanted, self.engine.route(plan, board)));
         Ok(self.routes.len() - 1)
     }
 

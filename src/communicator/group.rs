@@ -5,7 +5,6 @@ use super::core::Group;
 use crate::dtype::Element;
 use crate::error::{Error, Kind, Result};
 use crate::memory::Buffer;
-use crate::topology::Topology;
 
 /// What a rank that joins none of the new communicators says as its colour.
 const NONE: u64 = u64::MAX;
@@ -72,16 +71,11 @@ impl Group {
     /// The group of some of these ranks, in the given order; this rank is one of them.
     fn part(&self, id: u64, ranks: &[usize]) -> Self {
         let new_rank = |old: usize| ranks.iter().position(|&rank| rank == old);
-        // A host is named by the lowest of its ranks that takes part.
-        let host = |old: usize| {
-            let first = ranks.iter().position(|&rank| self.topology.together(rank, old));
-            first.expect("a rank shares its own host") as u32
-        };
         Self {
             id,
             rank: new_rank(self.rank).expect("this rank named the colour"),
             members: ranks.iter().map(|&rank| self.members[rank]).collect(),
-            topology: Topology::new(ranks.iter().map(|&rank| host(rank)).collect()),
+            topology: self.topology.part(ranks),
         }
     }
 }

@@ -4,6 +4,7 @@ mod ask;
 mod choice;
 mod context;
 mod core;
+mod cores;
 mod group;
 mod progress;
 mod scope;

@@ -328,7 +328,6 @@ impl Running {
 
     fn advance(&mut self) -> Result<Looked> {
         let Self { core, task, walk, wait, .. } = self;
-        let abort = core.abort().clone();
         let allowed = core.settings().deadline;
         let Task { ask, held } = task;
         core.ride(ask, held.views(), |ride| {
@@ -338,7 +337,7 @@ impl Running {
                     wait.reset();
                     Looked::Moved
                 }
-                Step::Blocked => match wait.next(&abort) {
+                Step::Blocked => match ride.wait(walk, wait) {
                     Next::Again => Looked::Patient,
                     Next::Park(nap) => Looked::Sleepy(nap),
                     Next::Late => return Err(ride.late(walk, allowed)),

@@ -51,7 +51,7 @@ impl Chart {
         let extents = Extents::new(plan, shape, size, slot);
         let leg = |hop: &Hop| match hop {
             Hop::Move(step) => Leg::new(step, &extents, 0),
-            Hop::Post(_) | Hop::Join(_) => Leg::default(),
+            _ => Leg::default(),
         };
         let legs = lanes.iter().map(|hops| hops.iter().map(leg).collect()).collect();
         Self { shape, size, slot, extents, legs }

@@ -107,7 +107,7 @@ impl<'a> Extents<'a> {
     pub fn new(plan: &Plan, shape: Shape<'a>, size: usize, slot: usize) -> Self {
         let blocks = plan.blocks as usize;
         let shift = size.trailing_zeros();
-        let most = (slot >> shift) / (plan.width as usize).max(1);
+        let most = plan.chunk(slot) >> shift;
         // A power of two, as LINE and sizes are.
         let line = LINE >> shift;
         let chunk = if most > line { most & !(line - 1) } else { most.max(1) };
@@ -154,7 +154,7 @@ impl<'a> Extents<'a> {
     #[inline]
     pub fn piece(&self, memory: Memory, block: usize, round: usize) -> Range<usize> {
         let elements = match (memory, self.shape) {
-            (Memory::Scratch(bank), _) => {
+            (Memory::Scratch(bank) | Memory::Board(bank), _) => {
                 let start = (usize::from(bank) * self.blocks + block) * self.chunk;
                 start..start + self.len(block, round)
             }
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     fn plan(blocks: u32, width: u32) -> Plan {
-        Plan { blocks, width, scratch: 0, lends: false, lanes: Vec::new() }
+        Plan { blocks, width, scratch: 0, board: 0, lends: false, lanes: Vec::new() }
     }
 
     /// Every element belongs to exactly one (block, round), and no message outgrows its slot.

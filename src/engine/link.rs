@@ -18,9 +18,26 @@ pub enum Wanted {
 #[derive(Default)]
 pub struct Links {
     open: Vec<(Port, Box<dyn Link>)>,
+    /// The ranks that share this one's core.
+    neighbours: Vec<u32>,
 }
 
 impl Links {
+    /// None yet; `neighbours` are the ranks that share this one's core.
+    pub fn new(neighbours: Vec<u32>) -> Self {
+        Self { open: Vec::new(), neighbours }
+    }
+
+    /// Whether any rank shares this one's core.
+    pub fn crowded(&self) -> bool {
+        !self.neighbours.is_empty()
+    }
+
+    /// Whether a message is missing on a link that only a rank of this core can send.
+    pub fn needs_neighbour(&self, at: u32) -> bool {
+        self.neighbours.contains(&self.port(at).peer) && !matches!(self.at(at).peek(), Ok(Some(_)))
+    }
+
     /// The place of an open stream.
     pub fn find(&self, port: Port) -> Option<u32> {
         self.open.iter().position(|(known, _)| *known == port).map(|at| at as u32)

@@ -3,6 +3,7 @@
 //! It knows no algorithm and no transport. One call is a [`Walk`] over a [`Route`]; [`Engine::run`]
 //! blocks until it is done, [`Ride::advance`] takes the steps that can be taken now.
 
+mod board;
 mod chart;
 mod extent;
 mod link;
@@ -15,14 +16,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+pub use board::Board;
 pub use extent::{Counts, Extents, Shape};
 pub use link::{Links, Wanted};
 pub use route::{Port, Route, ports};
 pub use signature::{Routine, Signature, Stamp, mix};
-pub use wait::{Next, Patience, Wait};
+pub use wait::{Next, Patience, Tenancy, Wait};
 pub use walk::{Blocker, Call, Progress, Walk};
 
 use crate::error::{Error, Kind, Result};
+use crate::health::Home;
 use crate::kernel::Reducer;
 use crate::memory::{Bell, Scratch, View};
 use crate::plan::Plan;
@@ -55,22 +58,18 @@ pub struct Engine {
     /// The most payload bytes of a message; the same on all ranks.
     slot: usize,
     patience: Patience,
+    home: Option<Home>,
     /// Outputs of so many bytes are written past the caches.
     streams_from: usize,
     abort: Arc<AtomicBool>,
 }
 
 impl Engine {
-    /// An engine without links.
-    pub fn new(
-        bell: Arc<Bell>,
-        slot: usize,
-        patience: Patience,
-        streams_from: usize,
-        abort: Arc<AtomicBool>,
-    ) -> Self {
-        let (links, scratch) = (Links::default(), Scratch::default());
-        Self { links, bell, scratch, slot, patience, streams_from, abort }
+    /// An engine without links, of a rank that shares its host so.
+    pub fn new(bell: Arc<Bell>, slot: usize, tenancy: Tenancy, abort: Arc<AtomicBool>) -> Self {
+        let Tenancy { patience, neighbours, home, streams_from } = tenancy;
+        let (links, scratch) = (Links::new(neighbours), Scratch::default());
+        Self { links, bell, scratch, slot, patience, home, streams_from, abort }
     }
 
     /// What peers ring.
@@ -98,9 +97,9 @@ impl Engine {
         self.links.add(port, link);
     }
 
-    /// A plan whose streams are all open, ready to be walked.
-    pub fn route(&self, plan: Arc<Plan>) -> Route {
-        Route::new(plan, &self.links)
+    /// A plan whose streams are all open and whose board is shared, ready to be walked.
+    pub fn route(&self, plan: Arc<Plan>, board: Option<Board>) -> Route {
+        Route::new(plan, board, &self.links)
     }
 
     /// Tells every peer that this side is done with the communicator. Returns when nobody reads this
@@ -113,14 +112,14 @@ impl Engine {
     }
 
     /// Gets ready to walk.
-    #[inline]
+    #[inline(always)]
     pub fn ride<R>(
         &mut self,
         route: &mut Route,
         request: &Request<'_>,
         then: impl FnOnce(&Ride<'_>) -> R,
     ) -> R {
-        let Self { links, scratch, slot, bell, patience, streams_from, abort } = self;
+        let Self { links, scratch, slot, bell, patience, home, streams_from, abort } = self;
         let size = request.signature.dtype.size();
         route.survey(&request.shape, size, *slot);
         let drawn;
@@ -134,9 +133,10 @@ impl Engine {
         if route.plan.scratch > 0 {
             scratch.ensure(extents.bank() * usize::from(route.plan.scratch));
         }
+        let board = route.board.as_ref().map_or_else(View::empty, Board::view);
         let streams = request.output.len() >= *streams_from && !request.output.same_place(request.input);
-        let call = Call { request, extents, scratch: scratch.view(), streams };
-        then(&Ride { route, links, call, bell, abort, patience: *patience })
+        let call = Call { request, extents, scratch: scratch.view(), board, streams };
+        then(&Ride { route, links, call, bell, abort, patience: *patience, home: home.as_ref() })
     }
 
     /// Walks the whole route, on the calling thread.
@@ -156,25 +156,29 @@ pub struct Ride<'a> {
     bell: &'a Bell,
     abort: &'a AtomicBool,
     patience: Patience,
+    home: Option<&'a Home>,
 }
 
 impl Ride<'_> {
     /// Walks as far as one comes without more than a spin at any step: to the end (then nothing is returned),
     /// or to where a walk with more patience goes on.
-    #[inline]
+    #[inline(always)]
     fn sprint(&self) -> Result<Option<Walk>> {
-        walk::sprint(self.route, self.links, &self.call, self.patience.spins())
+        walk::sprint(self.route, self.links, &self.call, self.patience.looks())
     }
 
     /// Walks to the end, with all patience.
     #[inline(never)]
     fn go_on(&self, mut walk: Walk, allowed: Option<Duration>) -> Result<()> {
+        if let Some(home) = self.home {
+            home.settle();
+        }
         let mut wait = Wait::new(self.patience, allowed);
         loop {
             match self.advance(&mut walk)? {
                 Progress::Done => return Ok(()),
                 Progress::Moved => wait.reset(),
-                Progress::Blocked => match wait.next(self.abort) {
+                Progress::Blocked => match self.wait(&walk, &mut wait) {
                     Next::Again => {}
                     Next::Park(nap) => self.park(&mut walk, nap)?,
                     Next::Late => return Err(self.late(&walk, allowed)),
@@ -182,6 +186,12 @@ impl Ride<'_> {
                 },
             }
         }
+    }
+
+    /// What to do while nothing moves.
+    pub fn wait(&self, walk: &Walk, wait: &mut Wait) -> Next {
+        let neighbour = self.links.crowded() && walk.needs_neighbour(self.route, self.links);
+        wait.next(self.abort, neighbour)
     }
 
     /// Takes every step that can be taken now.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::board::Board;
 use super::chart::Chart;
 use super::extent::Shape;
 use super::link::Links;
@@ -45,6 +46,10 @@ pub enum Hop {
     Post(u8),
     /// See [`Step::Join`].
     Join(u8),
+    /// See [`Step::Signal`]; the link.
+    Signal(u32),
+    /// See [`Step::Await`]; the link.
+    Await(u32),
 }
 
 /// A [`Step::Move`] over links.
@@ -75,6 +80,8 @@ pub struct Route {
     pub lanes: Vec<Vec<Hop>>,
     /// The links that it uses.
     pub links: Vec<u32>,
+    /// What its ranks share, where the plan has a board.
+    pub board: Option<Board>,
     /// Whether nothing on its links moves by this rank's own effort alone: what comes, comes by itself.
     pub prompt: bool,
     /// At the size of the last call, if its shape borrows nothing.
@@ -86,13 +93,8 @@ pub fn ports(plan: &Plan) -> Vec<Port> {
     let mut ports: Vec<Port> = Vec::new();
     for lane in &plan.lanes {
         for step in &lane.steps {
-            if let Step::Move { sources, to, .. } = step {
-                let from = sources.iter().filter_map(|source| match source {
-                    Source::From(rank) => Some(*rank),
-                    Source::Local(_) => None,
-                });
-                ports.extend(from.chain(to.iter().copied()).map(|peer| Port { peer, channel: lane.channel }));
-            }
+            let peers = step.senders().chain(step.receivers().iter().copied());
+            ports.extend(peers.map(|peer| Port { peer, channel: lane.channel }));
         }
     }
     ports.sort_unstable();
@@ -101,8 +103,8 @@ pub fn ports(plan: &Plan) -> Vec<Port> {
 }
 
 impl Route {
-    /// The plan over links; all of its streams are open.
-    pub fn new(plan: Arc<Plan>, links: &Links) -> Self {
+    /// The plan over links, all of which are open, and its board, if it has one.
+    pub fn new(plan: Arc<Plan>, board: Option<Board>, links: &Links) -> Self {
         let link = |port| links.find(port).expect("the plan's streams are open");
         let lanes = plan.lanes.iter().map(|lane| {
             let place = |peer: u32| link(Port { peer, channel: lane.channel });
@@ -111,7 +113,7 @@ impl Route {
         let lanes = lanes.collect();
         let used: Vec<u32> = ports(&plan).into_iter().map(link).collect();
         let prompt = used.iter().all(|&at| links.at(at).watch().is_none());
-        Self { plan, lanes, links: used, prompt, chart: None }
+        Self { plan, lanes, links: used, board, prompt, chart: None }
     }
 
     /// Draws the chart for a call's shape, if it is not the last one's.
@@ -142,5 +144,7 @@ fn hop(step: &Step, lends: bool, place: &impl Fn(u32) -> u32) -> Hop {
         }),
         Step::Post(lane) => Hop::Post(*lane),
         Step::Join(lane) => Hop::Join(*lane),
+        Step::Signal(rank) => Hop::Signal(place(*rank)),
+        Step::Await(rank) => Hop::Await(place(*rank)),
     }
 }

@@ -1,17 +1,20 @@
 //! How a rank waits: spin briefly, then yield, then park.
 //!
 //! With a core for each rank, what is waited for usually comes within a microsecond, and a spin
-//! sees it soonest. With more ranks than cores, the one waited for may need this very core: hardly spin,
-//! yield, park.
+//! sees it soonest. With more ranks than cores, the one waited for may need this very core: then yield at
+//! once. A rank of another core may be about to answer, while nobody here can do anything: spin, though not
+//! for longer than a few switches take.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::health::Deadline;
+use crate::health::{Deadline, Home};
 
 /// How long to try before the next, more patient, way of waiting.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
+    /// Looks before it is asked who is waited for.
+    looks: u32,
     spins: u32,
     yields: u32,
 }
@@ -19,13 +22,29 @@ pub struct Patience {
 impl Patience {
     /// What suits `ranks` on a host with that many cores.
     pub fn for_host(ranks: usize, cores: usize) -> Self {
-        if ranks <= cores { Self { spins: 4000, yields: 50 } } else { Self { spins: 16, yields: 100 } }
+        match ranks <= cores {
+            true => Self { looks: 4000, spins: 4000, yields: 50 },
+            false => Self { looks: 0, spins: 50, yields: 100 },
+        }
     }
 
     /// How often to look before anything else is tried.
-    pub fn spins(self) -> u32 {
-        self.spins
+    pub fn looks(self) -> u32 {
+        self.looks
     }
+}
+
+/// How a rank shares its host.
+#[derive(Debug)]
+pub struct Tenancy {
+    /// How it waits.
+    pub patience: Patience,
+    /// The ranks that share its core.
+    pub neighbours: Vec<u32>,
+    /// That core, where it has neighbours and may leave it.
+    pub home: Option<Home>,
+    /// Outputs of so many bytes are written past the caches, which the host's ranks share.
+    pub streams_from: usize,
 }
 
 /// What to do next while nothing moves.
@@ -48,7 +67,8 @@ const NAP: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Wait {
     patience: Patience,
-    turns: u32,
+    spins: u32,
+    yields: u32,
     /// Made at the first look at the clock, so that a call that need not wait never reads it.
     deadline: Option<Deadline>,
     allowed: Option<Duration>,
@@ -57,25 +77,29 @@ pub struct Wait {
 impl Wait {
     /// Waiting that gives up after `allowed`.
     pub fn new(patience: Patience, allowed: Option<Duration>) -> Self {
-        Self { patience, turns: 0, deadline: None, allowed }
+        Self { patience, spins: 0, yields: 0, deadline: None, allowed }
     }
 
     /// Something moved.
     pub fn reset(&mut self) {
-        self.turns = 0;
+        (self.spins, self.yields) = (0, 0);
     }
 
-    /// Nothing moved: what now? Spins and yields by itself.
-    pub fn next(&mut self, abort: &AtomicBool) -> Next {
-        self.turns = self.turns.saturating_add(1);
-        if self.turns <= self.patience.spins {
+    /// Nothing moved: what now? Spins and yields by itself; yields only where a rank of this core is waited
+    /// for.
+    pub fn next(&mut self, abort: &AtomicBool, neighbour: bool) -> Next {
+        if self.spins < self.patience.spins && !neighbour {
+            self.spins += 1;
             std::hint::spin_loop();
             // The clock and the flag are read every 16th time only: they cost as much as a spin.
-            if !self.turns.is_multiple_of(16) {
+            if !self.spins.is_multiple_of(16) {
                 return Next::Again;
             }
-        } else if self.turns <= self.patience.spins + self.patience.yields {
-            std::thread::yield_now();
+        } else {
+            self.yields = self.yields.saturating_add(1);
+            if self.yields <= self.patience.yields {
+                std::thread::yield_now();
+            }
         }
         if abort.load(Ordering::Relaxed) {
             return Next::Aborted;
@@ -84,7 +108,7 @@ impl Wait {
         if deadline.passed() {
             return Next::Late;
         }
-        if self.turns <= self.patience.spins + self.patience.yields {
+        if self.yields <= self.patience.yields {
             return Next::Again;
         }
         Next::Park(deadline.left().map_or(NAP, |left| left.min(NAP)))

@@ -36,6 +36,8 @@ pub struct Call<'a> {
     pub extents: &'a Extents<'a>,
     /// The engine's own memory.
     pub scratch: View<'a>,
+    /// What all ranks see, where the plan has it.
+    pub board: View<'a>,
     /// Whether the output is written past the caches: it is more than they hold, and apart from the input.
     pub streams: bool,
 }
@@ -88,7 +90,7 @@ enum Tried {
 /// Walks a plan of one lane as far as one comes without more than `spins` looks at any step. Then either
 /// everything is done, and there is no walk; or it is returned as it stands. Nearly all of what a small call
 /// costs is spent here, so nothing is kept that only a walk with several lanes, or a rest, would need.
-#[inline]
+#[inline(always)]
 pub(super) fn sprint(route: &Route, links: &Links, call: &Call<'_>, spins: u32) -> Result<Option<Walk>> {
     let ([hops], true) = (route.lanes.as_slice(), route.prompt) else { return Ok(Some(Walk::new(route))) };
     let legs = route.chart.as_ref().map_or(&[][..], |chart| chart.legs[0].as_slice());
@@ -114,8 +116,13 @@ impl Hop {
     /// Tries a step that needs no other lane; `leg` is that of the first round, if it is known.
     #[inline]
     fn attempt(&self, leg: Option<&Leg>, round: usize, links: &Links, call: &Call<'_>) -> Result<Tried> {
-        let Self::Move(step) = self else {
-            unreachable!("the prover refuses tokens where there is one lane")
+        let step = match self {
+            Self::Move(step) => step,
+            Self::Signal(to) => return signal(links, *to, call),
+            Self::Await(from) => return await_signal(links, *from, call),
+            Self::Post(_) | Self::Join(_) => {
+                unreachable!("the prover refuses tokens where there is one lane")
+            }
         };
         let moving = Moving { step, round, call };
         match leg {
@@ -156,6 +163,18 @@ impl Walk {
         Ok(if done && settled { Progress::Done } else { Progress::Blocked })
     }
 
+    /// Whether a step that is waited for needs a message from a rank of this core.
+    pub fn needs_neighbour(&self, route: &Route, links: &Links) -> bool {
+        self.standing().any(|(lane, _, step, _)| match route.lanes[lane].get(step) {
+            Some(Hop::Move(step)) => step.sources.iter().any(|source| match *source {
+                Operand::Link(at) => links.needs_neighbour(at),
+                Operand::Local(_) => false,
+            }),
+            Some(Hop::Await(from)) => links.needs_neighbour(*from),
+            _ => false,
+        })
+    }
+
     /// Where each unfinished lane stands: lane, round, step and what it waits for.
     pub fn standing(&self) -> impl Iterator<Item = (usize, usize, usize, Option<Blocker>)> + '_ {
         let open = self.cursors.iter().enumerate().filter(|(_, cursor)| !cursor.done);
@@ -181,9 +200,9 @@ impl Cursor {
                 continue;
             };
             let tried = match hop {
-                Hop::Move(_) => hop.attempt(legs.get(self.step), self.round, links, call)?,
                 Hop::Post(to) => tokens.post(lane, *to),
                 Hop::Join(from) => tokens.join(*from, lane),
+                _ => hop.attempt(legs.get(self.step), self.round, links, call)?,
             };
             match tried {
                 Tried::Done => {
@@ -222,6 +241,34 @@ impl Tokens {
         });
         &mut self.0[at].1
     }
+}
+
+/// Sends a message without a payload.
+fn signal(links: &Links, at: u32, call: &Call<'_>) -> Result<Tried> {
+    if links.reserve(at, 0)?.is_none() {
+        return Ok(Tried::Blocked(Blocker::Link(at, Wanted::Credit)));
+    }
+    links.commit(at, 0, &call.request.tag)?;
+    Ok(Tried::Done)
+}
+
+/// Takes a message without a payload.
+fn await_signal(links: &Links, at: u32, call: &Call<'_>) -> Result<Tried> {
+    match links.peek(at)? {
+        None => Ok(Tried::Blocked(Blocker::Link(at, Wanted::Message))),
+        Some(message) if message.digest == call.request.tag.digest && message.payload.is_empty() => {
+            links.release(at)?;
+            Ok(Tried::Done)
+        }
+        Some(_) => Err(mismatch(call.request.signature, at, links)),
+    }
+}
+
+/// The peeked message is none of this call's.
+#[cold]
+fn mismatch(signature: &Signature, at: u32, links: &Links) -> Error {
+    let text = signature.contrast(links.at(at).body());
+    Error::new(Kind::Mismatch, text).with(links.port(at).peer as usize)
 }
 
 /// A step of a call, in one round.
@@ -291,7 +338,7 @@ impl<'c> Moving<'_, 'c> {
                     Some(message) if message.digest == tag.digest && message.payload.len() == len => {
                         message.payload
                     }
-                    Some(_) => return Err(self.mismatch(at, links)),
+                    Some(_) => return Err(mismatch(&self.signature(), at, links)),
                     None => return Ok(Tried::Blocked(Blocker::Link(at, Wanted::Message))),
                 },
             };
@@ -352,6 +399,7 @@ impl<'c> Moving<'_, 'c> {
             Memory::Input => self.call.request.input,
             Memory::Output => self.call.request.output,
             Memory::Scratch(_) => self.call.scratch,
+            Memory::Board(_) => self.call.board,
         }
     }
 
@@ -368,13 +416,6 @@ impl<'c> Moving<'_, 'c> {
             true => Tried::Done,
             false => Tried::Blocked(Blocker::Link(to[0], Wanted::Credit)),
         })
-    }
-
-    /// The peeked message is none of this call's.
-    #[cold]
-    fn mismatch(&self, at: u32, links: &Links) -> Error {
-        let text = self.signature().contrast(links.at(at).body());
-        Error::new(Kind::Mismatch, text).with(links.port(at).peer as usize)
     }
 
     /// Combines block by block: a message holds its span's blocks one after the other.

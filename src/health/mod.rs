@@ -1,5 +1,7 @@
-//! Deadlines, and the news of death.
+//! Deadlines, the news of death, and where a rank runs.
 
 mod deadline;
+mod home;
 
 pub use deadline::Deadline;
+pub use home::Home;

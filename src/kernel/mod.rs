@@ -73,26 +73,34 @@ impl Reducer {
     ///
     /// # Errors
     /// As there.
-    #[inline]
+    #[inline(always)]
     pub fn with<T: Element>(kernels: Kernels, op: &ReduceOp<T>, ranks: usize) -> Result<Self> {
         match op {
-            ReduceOp::User(user) => Ok(Self {
-                dtype: T::DTYPE,
-                op: OpKind::User,
-                commutes: user.commutes,
-                ranks,
-                loops: Loops::User(Arc::new(user.clone())),
-                prescale: None,
-            }),
+            ReduceOp::User(_) | ReduceOp::PreMul(_) => Self::with_parameters(kernels, op, ranks),
+            _ => {
+                // What can fail comes first, so that the whole is written once, where it is going to stay:
+                // moving what was just written stalls the core.
+                let loops = loops(kernels, T::DTYPE, op.kind())?;
+                Ok(Self::of_loops(T::DTYPE, op.kind(), ranks, loops))
+            }
+        }
+    }
+
+    fn with_parameters<T: Element>(kernels: Kernels, op: &ReduceOp<T>, ranks: usize) -> Result<Self> {
+        let sum = Self::by(kernels, T::DTYPE, OpKind::Sum, ranks)?;
+        Ok(match op {
+            ReduceOp::User(user) => {
+                let loops = Loops::User(Arc::new(user.clone()));
+                Self { op: OpKind::User, commutes: user.commutes, loops, ..sum }
+            }
             ReduceOp::PreMul(factor) => {
                 let mut bytes = [0; 8];
                 bytes[..size_of::<T>()].copy_from_slice(as_bytes(&[*factor]));
                 let prescale = select::prescale(kernels.variant(), T::DTYPE);
-                let sum = Self::by(kernels, T::DTYPE, OpKind::Sum, ranks)?;
-                Ok(Self { op: OpKind::PreMul, prescale: Some((prescale, bytes)), ..sum })
+                Self { op: OpKind::PreMul, prescale: Some((prescale, bytes)), ..sum }
             }
-            _ => Self::by(kernels, T::DTYPE, op.kind(), ranks),
-        }
+            _ => sum,
+        })
     }
 
     /// As [`new`](Self::new), for a type known only at run time and an operator without parameters.
@@ -114,16 +122,13 @@ impl Reducer {
     }
 
     fn by(kernels: Kernels, dtype: Dtype, op: OpKind, ranks: usize) -> Result<Self> {
-        let variant = kernels.variant();
-        if matches!(op, OpKind::PreMul | OpKind::User) {
-            return Err(Error::usage(format!("operator `{op}` needs its parameters")));
-        }
-        let fold = select::fold(variant, dtype, op).ok_or_else(|| {
-            Error::usage(format!("operator `{op}` is for integers; {dtype} is a floating-point type"))
-        })?;
-        let finish = if op == OpKind::Average { select::average(variant, dtype) } else { fold };
+        Ok(Self::of_loops(dtype, op, ranks, loops(kernels, dtype, op)?))
+    }
+
+    #[inline(always)]
+    fn of_loops(dtype: Dtype, op: OpKind, ranks: usize, [fold, finish]: [Entries; 2]) -> Self {
         let loops = Loops::Library { fold, finish };
-        Ok(Self { dtype, op, commutes: true, ranks: ranks.max(1), loops, prescale: None })
+        Self { dtype, op, commutes: true, ranks: ranks.max(1), loops, prescale: None }
     }
 
     /// The element type.
@@ -201,6 +206,25 @@ impl Reducer {
             None => copy(destinations, source),
         }
     }
+}
+
+/// The loops of an operator without parameters: those that combine, and those that finish as well.
+#[inline]
+fn loops(kernels: Kernels, dtype: Dtype, op: OpKind) -> Result<[Entries; 2]> {
+    let variant = kernels.variant();
+    match select::fold(variant, dtype, op) {
+        Some(_) if matches!(op, OpKind::PreMul | OpKind::User) => Err(no_loops(dtype, op)),
+        Some(fold) => Ok([fold, if op == OpKind::Average { select::average(variant, dtype) } else { fold }]),
+        None => Err(no_loops(dtype, op)),
+    }
+}
+
+#[cold]
+fn no_loops(dtype: Dtype, op: OpKind) -> Error {
+    Error::usage(match op {
+        OpKind::PreMul | OpKind::User => format!("operator `{op}` needs its parameters"),
+        _ => format!("operator `{op}` is for integers; {dtype} is a floating-point type"),
+    })
 }
 
 impl fmt::Debug for Reducer {

@@ -1,13 +1,11 @@
-//! Anonymous memory that several processes share.
+//! A value in memory that several processes share.
 
-use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use crate::error::{Error, Kind, Result};
-use crate::sys::os;
+use super::Region;
+use crate::error::Result;
 
 /// Every alignment that a type in shared memory may ask for.
 const PAGE: usize = 4096;
@@ -19,13 +17,9 @@ const PAGE: usize = 4096;
 /// it changes without our doing. There is nothing to drop.
 pub(crate) unsafe trait Shareable {}
 
-/// A `T` in a memfd, mapped whole.
-///
-/// It has no name and no file; it is gone when the last process that maps it is. Pages exist once they
-/// are touched. Its size is sealed before any other process sees it, and a stranger's descriptor is mapped
-/// only if its size is sealed: so no peer can make an access of ours fail.
+/// A `T` in a [`Region`].
 pub(crate) struct Shared<T> {
-    start: NonNull<c_void>,
+    region: Region,
     value: PhantomData<T>,
 }
 
@@ -37,31 +31,18 @@ unsafe impl<T: Sync> Sync for Shared<T> {}
 impl<T: Shareable> Shared<T> {
     /// A new one, all zeros, and the descriptor that hands it to others.
     pub(crate) fn create(name: &str) -> Result<(Self, OwnedFd)> {
-        let fd = os::memfd(name, size_of::<T>())
-            .map_err(|cause| Error::system("cannot create shared memory (memfd_create)", cause))?;
-        Ok((Self::map(fd.as_fd())?, fd))
+        let (region, fd) = Region::create(name, size_of::<T>())?;
+        Ok((Self::over(region), fd))
     }
 
     /// The one behind a descriptor that a peer sent.
     pub(crate) fn open(fd: BorrowedFd<'_>) -> Result<Self> {
-        let size = os::sealed_len(fd).map_err(|cause| {
-            Error::new(Kind::Refused, format!("a peer's shared memory cannot be trusted: {cause}"))
-        })?;
-        if size != size_of::<T>() as u64 {
-            let expected = size_of::<T>();
-            return Err(Error::new(
-                Kind::Refused,
-                format!("a peer's shared memory has {size} bytes instead of {expected}"),
-            ));
-        }
-        Self::map(fd)
+        Region::open(fd, size_of::<T>()).map(Self::over)
     }
 
-    fn map(fd: BorrowedFd<'_>) -> Result<Self> {
+    fn over(region: Region) -> Self {
         const { assert!(align_of::<T>() <= PAGE && !std::mem::needs_drop::<T>()) };
-        let start = os::map(fd, size_of::<T>())
-            .map_err(|cause| Error::system("cannot map shared memory (mmap)", cause))?;
-        Ok(Self { start, value: PhantomData })
+        Self { region, value: PhantomData }
     }
 }
 
@@ -69,21 +50,15 @@ impl<T> Deref for Shared<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the mapping is as long as a `T`, page-aligned and lasts as long as `self`; whatever it
+        // SAFETY: the region is as long as a `T`, page-aligned and lasts as long as `self`; whatever it
         // holds is a valid `T`, and may change under us, as `T: Shareable` says.
-        unsafe { self.start.cast().as_ref() }
-    }
-}
-
-impl<T> Drop for Shared<T> {
-    fn drop(&mut self) {
-        // SAFETY: mapped in `map` with this size; every borrow of it has ended.
-        unsafe { os::unmap(self.start, size_of::<T>()) };
+        unsafe { self.region.start().cast().as_ref() }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;

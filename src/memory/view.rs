@@ -1,5 +1,6 @@
 //! Bytes that may be seen from several sides at once.
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -7,24 +8,31 @@ use std::ops::Range;
 ///
 /// In place, input and output are the same memory; a slot of a shared ring is seen by two processes.
 /// So views hand out no references, only addresses, and only kernels and transports touch the bytes.
-#[derive(Clone, Copy, Debug)]
+///
+/// Two words, so that calls hand it on in registers.
+#[derive(Clone, Copy)]
 pub struct View<'a> {
     start: *mut u8,
+    /// The number of bytes, which is less than 2⁶², and above it [`WRITABLE`] and [`STREAMED`].
     len: usize,
-    writable: bool,
-    streamed: bool,
     memory: PhantomData<&'a ()>,
 }
 
+const WRITABLE: usize = 1 << (usize::BITS - 1);
+const STREAMED: usize = 1 << (usize::BITS - 2);
+const MARKS: usize = WRITABLE | STREAMED;
+
 impl<'a> View<'a> {
     /// Bytes to read.
+    #[inline]
     pub fn read(bytes: &'a [u8]) -> Self {
-        Self::of(bytes.as_ptr().cast_mut(), bytes.len(), false)
+        Self { start: bytes.as_ptr().cast_mut(), len: bytes.len(), memory: PhantomData }
     }
 
     /// Bytes to read and write.
+    #[inline]
     pub fn write(bytes: &'a mut [u8]) -> Self {
-        Self::of(bytes.as_mut_ptr(), bytes.len(), true)
+        Self { start: bytes.as_mut_ptr(), len: bytes.len() | WRITABLE, memory: PhantomData }
     }
 
     /// Bytes to read and write, by address.
@@ -32,12 +40,9 @@ impl<'a> View<'a> {
     /// # Safety
     /// `start .. start + len` must be readable and writable for `'a`, and whoever else may touch it
     /// meanwhile must be kept apart by a protocol.
+    #[inline]
     pub unsafe fn from_raw(start: *mut u8, len: usize) -> Self {
-        Self::of(start, len, true)
-    }
-
-    fn of(start: *mut u8, len: usize, writable: bool) -> Self {
-        Self { start, len, writable, streamed: false, memory: PhantomData }
+        Self { start, len: len & !MARKS | WRITABLE, memory: PhantomData }
     }
 
     /// No bytes.
@@ -48,7 +53,7 @@ impl<'a> View<'a> {
     /// The same bytes, not to be written.
     #[must_use]
     pub fn read_only(self) -> Self {
-        Self { writable: false, ..self }
+        Self { len: self.len & !WRITABLE, ..self }
     }
 
     /// The same bytes; as a destination, to be written past the caches.
@@ -58,27 +63,28 @@ impl<'a> View<'a> {
     /// processor has such stores; elsewhere, and for sources, it means nothing.
     #[must_use]
     pub fn streamed(self) -> Self {
-        Self { streamed: true, ..self }
+        Self { len: self.len | STREAMED, ..self }
     }
 
     /// How many bytes.
+    #[inline]
     pub fn len(self) -> usize {
-        self.len
+        self.len & !MARKS
     }
 
     /// Whether there are none.
     pub fn is_empty(self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Whether it may be written.
     pub fn is_writable(self) -> bool {
-        self.writable
+        self.len & WRITABLE != 0
     }
 
     /// Whether it is to be written past the caches.
     pub fn is_streamed(self) -> bool {
-        self.streamed
+        self.len & STREAMED != 0
     }
 
     /// The first byte's address.
@@ -93,15 +99,22 @@ impl<'a> View<'a> {
     #[must_use]
     #[inline]
     pub fn part(self, range: Range<usize>) -> Self {
-        if range.start > range.end || range.end > self.len {
-            out_of_view(range, self.len);
+        if range.start > range.end || range.end > self.len() {
+            out_of_view(range, self.len());
         }
-        Self { start: self.start.wrapping_add(range.start), len: range.len(), ..self }
+        let len = (range.end - range.start) | self.len & MARKS;
+        Self { start: self.start.wrapping_add(range.start), len, ..self }
     }
 
     /// Whether both begin at the same byte.
     pub fn same_place(self, other: Self) -> bool {
         self.start == other.start
+    }
+}
+
+impl fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes at {:p}", self.len(), self.start)
     }
 }
 

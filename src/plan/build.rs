@@ -18,16 +18,24 @@ pub struct LaneBuilder<'a> {
 }
 
 impl Builder {
-    /// A plan over `blocks` blocks, none of whose steps on any rank is wider than `width`.
+    /// A plan over `blocks` blocks, none of whose steps on any rank is wider than `width`; 0 where no
+    /// message carries a block.
     pub fn new(blocks: usize, width: usize) -> Self {
         let (blocks, width) = (blocks as u32, width as u32);
-        Self { plan: Plan { blocks, width, scratch: 0, lends: false, lanes: Vec::new() } }
+        Self { plan: Plan { blocks, width, scratch: 0, board: 0, lends: false, lanes: Vec::new() } }
     }
 
     /// Lets sends lend their source: no source is overwritten before its receiver is done with it.
     #[must_use]
     pub fn lends(mut self) -> Self {
         self.plan.lends = true;
+        self
+    }
+
+    /// Gives the ranks a board of so many banks.
+    #[must_use]
+    pub fn board(mut self, banks: u8) -> Self {
+        self.plan.board = banks;
         self
     }
 
@@ -94,6 +102,18 @@ impl LaneBuilder<'_> {
         self
     }
 
+    /// Tells `rank` that what was done to the board so far is done.
+    pub fn signal(&mut self, rank: usize) -> &mut Self {
+        self.steps.push(Step::Signal(rank as u32));
+        self
+    }
+
+    /// Waits for a signal from `rank`.
+    pub fn await_signal(&mut self, rank: usize) -> &mut Self {
+        self.steps.push(Step::Await(rank as u32));
+        self
+    }
+
     fn step<const N: usize>(
         &mut self,
         sources: [Source; N],
@@ -119,7 +139,7 @@ impl Plan {
         let spans = self.lanes.iter().flat_map(|lane| &lane.steps).flat_map(Step::spans);
         let banks = spans.map(|span| match span.memory {
             Memory::Scratch(bank) => bank + 1,
-            Memory::Input | Memory::Output => 0,
+            Memory::Input | Memory::Output | Memory::Board(_) => 0,
         });
         self.scratch = banks.max().unwrap_or(0);
     }

@@ -11,8 +11,9 @@
 //!   x → s            s ⊕ y → s | t → r       x ⊕ y → s | t → r  if s is overwritten or dead
 //! ```
 //!
-//! A step that names no span is not made, since nobody would know its length. A scratch span is dead when this lane does not read it again in this round; a bank that several
-//! lanes touch is never dead.
+//! A step that names no span is not made, since nobody would know its length. A scratch span is dead when
+//! this lane does not read it again in this round; a bank that several lanes touch is never dead, nor is the
+//! board. What lies on the board between two steps, without a signal between them, is nobody's to read.
 
 use super::step::{Lane, Memory, Plan, Source, Span, Step};
 
@@ -48,7 +49,7 @@ fn fuse_lane(plan: &Plan, lane: &Lane, private: &[bool]) -> Lane {
             steps.extend(draft.take());
             match step {
                 Step::Move { .. } => draft.begin(step),
-                Step::Post(_) | Step::Join(_) => steps.push(step.clone()),
+                _ => steps.push(step.clone()),
             }
         }
     }
@@ -63,7 +64,7 @@ fn dead_after(plan: &Plan, lane: &Lane, private: &[bool]) -> Vec<bool> {
     let mut live = vec![false; blocks * private.len()];
     let place = |span: Span| match span.memory {
         Memory::Scratch(bank) => Some(usize::from(bank)),
-        Memory::Input | Memory::Output => None,
+        Memory::Input | Memory::Output | Memory::Board(_) => None,
     };
     let mut dead = vec![false; lane.steps.len()];
     for (index, step) in lane.steps.iter().enumerate().rev() {

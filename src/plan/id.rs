@@ -25,6 +25,7 @@ impl Hash {
             Memory::Input => 0,
             Memory::Output => 1,
             Memory::Scratch(bank) => 2 + u64::from(bank),
+            Memory::Board(bank) => 1 << 16 | u64::from(bank),
         };
         self.word(memory << 32 | u64::from(span.run));
         self.word(u64::from(span.first) << 32 | u64::from(span.count));
@@ -35,6 +36,8 @@ impl Hash {
         match step {
             Step::Post(lane) => self.word(1 << 8 | u64::from(*lane)),
             Step::Join(lane) => self.word(2 << 8 | u64::from(*lane)),
+            Step::Signal(rank) => self.word(4 << 8 | u64::from(*rank) << 16),
+            Step::Await(rank) => self.word(5 << 8 | u64::from(*rank) << 16),
             Step::Move { sources, finish, into, to } => {
                 let shape = u64::from(*finish) | u64::from(into.is_some()) << 1;
                 self.word(3 << 8 | shape | (sources.len() as u64) << 16 | (to.len() as u64) << 40);
@@ -56,7 +59,7 @@ impl Plan {
     pub fn fingerprint(&self) -> u64 {
         let mut hash = Hash(MULTIPLIERS[0]);
         hash.word(u64::from(self.blocks) << 32 | u64::from(self.width));
-        hash.word(u64::from(self.scratch) << 1 | u64::from(self.lends));
+        hash.word(u64::from(self.board) << 16 | u64::from(self.scratch) << 1 | u64::from(self.lends));
         for lane in &self.lanes {
             hash.word((lane.steps.len() as u64) << 8 | u64::from(lane.channel));
             lane.steps.iter().for_each(|step| hash.step(step));

@@ -25,4 +25,4 @@ pub use id::plan_id;
 pub use price::{Core, Host, Machine, estimate, price};
 pub use refusal::Refusal;
 pub use simulate::{CREDIT, Proof, prove};
-pub use step::{Lane, Memory, Plan, Source, Span, Step, from, input, output, scratch};
+pub use step::{Lane, MOST_BANKS, Memory, Plan, Source, Span, Step, board, from, input, output, scratch};

@@ -2,7 +2,7 @@
 //! the pricer run plans over it.
 
 use super::refusal::Refusal;
-use super::step::{Plan, Source, Step};
+use super::step::{Plan, Step};
 use crate::topology::Channel;
 
 /// One direction of a link.
@@ -89,14 +89,9 @@ impl<L: Default> Net<L> {
             }
         };
         for step in steps {
-            let Step::Move { sources, to, .. } = step else { continue };
-            for source in sources {
-                if let Source::From(peer) = *source {
-                    note(&mut receives, peer);
-                }
-            }
-            to.iter().for_each(|&peer| note(&mut sends, peer));
-            self.messages += to.len() as u64;
+            step.senders().for_each(|peer| note(&mut receives, peer));
+            step.receivers().iter().for_each(|&peer| note(&mut sends, peer));
+            self.messages += step.receivers().len() as u64;
         }
         let (receives, sends) = (Peers::new(receives), Peers::new(sends));
         let (rank, index) = (rank as u32, index as u8);
@@ -112,7 +107,7 @@ impl<L: Default> Net<L> {
                 let number = self.links.len() as u32;
                 let consumer = self.receiver(plans, rank, peer, channel, number).ok_or_else(|| {
                     let problem = format!("rank {peer} has no lane that receives this on channel {channel}");
-                    self.blame(plans, sender, |to, _| to.contains(&peer), problem)
+                    self.blame(plans, sender, |step| step.receivers().contains(&peer), problem)
                 })?;
                 self.lanes[sender].sends.links[at].1 = number;
                 self.links.push(Link { producer: sender as u32, consumer, state: L::default() });
@@ -149,8 +144,7 @@ impl<L: Default> Net<L> {
         for (lane, state) in self.lanes.iter().enumerate() {
             if let Some(&(peer, _)) = state.receives.links.iter().find(|(_, link)| *link == u32::MAX) {
                 let problem = format!("rank {peer} has no lane of its own that sends this on this channel");
-                let from = Source::From(peer);
-                return Err(self.blame(plans, lane, |_, sources| sources.contains(&from), problem));
+                return Err(self.blame(plans, lane, |step| step.senders().any(|rank| rank == peer), problem));
             }
         }
         Ok(())
@@ -176,10 +170,9 @@ impl<L: Default> Net<L> {
                     let received = shared(&state.receives, &a.receives);
                     if let Some(peer) = sent.or(received) {
                         let problem = format!("lane {} uses the same channel with rank {peer}", a.index);
-                        let from = Source::From(peer);
-                        let uses = |to: &[u32], sources: &[Source]| match sent {
-                            Some(_) => to.contains(&peer),
-                            None => sources.contains(&from),
+                        let uses = |step: &Step| match sent {
+                            Some(_) => step.receivers().contains(&peer),
+                            None => step.senders().any(|rank| rank == peer),
                         };
                         return Err(self.blame(plans, b, uses, problem));
                     }
@@ -199,15 +192,11 @@ impl<L: Default> Net<L> {
         &self,
         plans: &[Plan],
         lane: usize,
-        does: impl Fn(&[u32], &[Source]) -> bool,
+        does: impl Fn(&Step) -> bool,
         problem: String,
     ) -> Box<Refusal> {
         let (rank, index) = (self.lanes[lane].rank as usize, usize::from(self.lanes[lane].index));
-        let guilty = |step: &Step| match step {
-            Step::Move { sources, to, .. } => does(to, sources),
-            Step::Post(_) | Step::Join(_) => false,
-        };
-        match plans[rank].lanes[index].steps.iter().rposition(guilty) {
+        match plans[rank].lanes[index].steps.iter().rposition(does) {
             Some(step) => Refusal::step(plans, rank, index, step, problem),
             None => Refusal::plan(rank, problem),
         }

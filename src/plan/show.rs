@@ -11,6 +11,7 @@ impl fmt::Display for Span {
             Memory::Input => f.write_str("in")?,
             Memory::Output => f.write_str("out")?,
             Memory::Scratch(bank) => write!(f, "scratch{bank}")?,
+            Memory::Board(bank) => write!(f, "board{bank}")?,
         }
         match (self.run, self.count) {
             (0, 1) => write!(f, "[{}]", self.first),
@@ -35,6 +36,8 @@ impl Step {
         let (sources, finish, into, to) = match self {
             Self::Post(_) => return "post",
             Self::Join(_) => return "join",
+            Self::Signal(_) => return "signal",
+            Self::Await(_) => return "await",
             Self::Move { sources, finish, into, to } => (sources.as_slice(), finish, into, to),
         };
         match (sources, into, to.is_empty()) {
@@ -56,6 +59,8 @@ impl fmt::Display for Step {
         f.write_str(self.name())?;
         let (sources, finish, into, to) = match self {
             Self::Post(lane) | Self::Join(lane) => return write!(f, ": lane {lane}"),
+            Self::Signal(rank) => return write!(f, ": to {rank}"),
+            Self::Await(rank) => return write!(f, ": from {rank}"),
             Self::Move { sources, finish, into, to } => (sources, finish, into, to),
         };
         for (index, source) in sources.iter().enumerate() {
@@ -76,9 +81,13 @@ impl fmt::Display for Step {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { blocks, width, scratch, lends, .. } = self;
+        let Self { blocks, width, scratch, board, lends, .. } = self;
         let lends = if *lends { "may lend" } else { "copies" };
-        writeln!(f, "{blocks} blocks, steps up to {width} wide, {scratch} scratch banks, {lends}")?;
+        write!(f, "{blocks} blocks, steps up to {width} wide, {scratch} scratch banks, ")?;
+        if *board > 0 {
+            write!(f, "{board} board banks, ")?;
+        }
+        writeln!(f, "{lends}")?;
         for (index, lane) in self.lanes.iter().enumerate() {
             writeln!(f, "  lane {index} on channel {}", lane.channel)?;
             for (number, step) in lane.steps.iter().enumerate() {

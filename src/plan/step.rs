@@ -17,7 +17,9 @@
 //! | from r, span      | any  | s   | reduce-send            |
 //! | many              | any  | any | reduce-many            |
 //!
-//! Authors write the first four; `fuse` makes the others. A lane runs its steps in order, once per
+//! Authors write the first four; `fuse` makes the others. Ranks that share memory may leave blocks for each
+//! other on the *board* instead of sending them; then `signal` and `await`, messages without a payload, say
+//! when, and the prover sees that no access is left to chance. A lane runs its steps in order, once per
 //! round (chunk index), and names each message's sender: plans are Kahn process networks, so one
 //! simulated run settles every timing.
 
@@ -33,7 +35,20 @@ pub enum Memory {
     Output,
     /// A bank of the engine's own; one chunk per block, reused in every round.
     Scratch(u8),
+    /// A bank that all ranks see: block b is the same memory on each of them. One chunk per block, reused
+    /// in every round, and in every call that walks the same plan.
+    Board(u8),
 }
+
+/// How many banks a board has at most.
+pub const MOST_BANKS: usize = 255;
+
+/// The bytes of a bank of the board. A round costs each core a switch between all of its ranks, and what is
+/// worked on should stay in a core's second-level cache.
+const BANK: usize = 256 << 10;
+
+/// Chunks on the board begin on this boundary, in bytes.
+const LINE: usize = 64;
 
 /// `count` blocks of one memory, from `first` on, modulo the plan's number of blocks.
 ///
@@ -106,6 +121,11 @@ pub fn scratch(bank: u8, block: usize) -> Span {
     Span::new(Memory::Scratch(bank), block)
 }
 
+/// Block `block` of a bank of the board.
+pub fn board(bank: u8, block: usize) -> Span {
+    Span::new(Memory::Board(bank), block)
+}
+
 /// One operand of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
@@ -144,6 +164,11 @@ pub enum Step {
     Post(u8),
     /// Wait for a token from the given lane of this rank.
     Join(u8),
+    /// Send that rank a message without a payload on this lane's channel, in every round: what was done to
+    /// the board before may be relied upon.
+    Signal(u32),
+    /// Wait for a signal from that rank.
+    Await(u32),
 }
 
 impl Step {
@@ -151,9 +176,32 @@ impl Step {
     pub fn spans(&self) -> impl Iterator<Item = Span> + '_ {
         let (sources, into) = match self {
             Self::Move { sources, into, .. } => (sources.as_slice(), *into),
-            Self::Post(_) | Self::Join(_) => (&[][..], None),
+            _ => (&[][..], None),
         };
         sources.iter().filter_map(|source| source.span()).chain(into)
+    }
+
+    /// The ranks that it takes a message from.
+    pub fn senders(&self) -> impl Iterator<Item = u32> + '_ {
+        let (sources, signal) = match self {
+            Self::Move { sources, .. } => (sources.as_slice(), None),
+            Self::Await(rank) => (&[][..], Some(*rank)),
+            _ => (&[][..], None),
+        };
+        let of = |source: &Source| match *source {
+            Source::From(rank) => Some(rank),
+            Source::Local(_) => None,
+        };
+        sources.iter().filter_map(of).chain(signal)
+    }
+
+    /// The ranks that it sends a message to.
+    pub fn receivers(&self) -> &[u32] {
+        match self {
+            Self::Move { to, .. } => to,
+            Self::Signal(rank) => std::slice::from_ref(rank),
+            _ => &[],
+        }
     }
 
     /// The span that tells how long its result is; every span of a step names the same blocks, except
@@ -187,13 +235,38 @@ pub struct Lane {
 pub struct Plan {
     /// How many blocks there are; the same on all ranks.
     pub blocks: u32,
-    /// The widest span of any rank's plan: the engine cuts rounds so that it fits a slot.
+    /// The widest span of any rank's plan: the engine cuts rounds so that it fits a slot. 0 where only
+    /// signals are sent: then rounds are cut by what the board holds.
     pub width: u32,
     /// How many scratch banks it uses.
     pub scratch: u8,
+    /// How many banks the board has; the same on all ranks.
+    pub board: u8,
     /// Whether its sends may lend their source: it is then proved that no source is overwritten
     /// before its receiver is done with it.
     pub lends: bool,
     /// Lanes; they write disjoint spans, or are ordered by messages and tokens.
     pub lanes: Vec<Lane>,
+}
+
+impl Plan {
+    /// The most bytes of a block that one round moves, where a message holds `slot` bytes.
+    #[inline]
+    pub fn chunk(&self, slot: usize) -> usize {
+        match (self.width as usize, self.board) {
+            (0, _) => self.board_chunk(),
+            (width, 0) => slot / width,
+            (width, _) => self.board_chunk().min(slot / width),
+        }
+    }
+
+    /// The bytes of one chunk on the board.
+    pub fn board_chunk(&self) -> usize {
+        ((BANK / self.blocks as usize) & !(LINE - 1)).max(LINE)
+    }
+
+    /// The bytes of the board.
+    pub fn board_len(&self) -> usize {
+        usize::from(self.board) * self.blocks as usize * self.board_chunk()
+    }
 }

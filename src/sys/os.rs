@@ -16,8 +16,8 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
-use rustix::thread::MembarrierCommand;
 use rustix::thread::futex;
+use rustix::thread::{CpuSet, MembarrierCommand};
 
 /// What nobody may do any more to a memfd of ours: change its size, or these rules.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -112,6 +112,32 @@ pub(crate) fn join_barriers() -> bool {
 /// false where the kernel cannot.
 pub(crate) fn barrier() -> bool {
     rustix::thread::membarrier(MembarrierCommand::GlobalExpedited).is_ok()
+}
+
+/// The cores that the calling thread may use, as the kernel numbers them; none where it does not tell.
+pub(crate) fn cores() -> Vec<usize> {
+    let Ok(allowed) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
+    (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect()
+}
+
+/// The core that the calling thread runs on.
+pub(crate) fn core() -> usize {
+    rustix::thread::sched_getcpu()
+}
+
+/// Has the calling thread run on `core` next, if it may use it. What it may use stays as it is, so that the
+/// kernel can move it elsewhere at any time.
+pub(crate) fn move_to(core: usize) {
+    let Ok(allowed) = rustix::thread::sched_getaffinity(None) else { return };
+    if core >= CpuSet::MAX_CPU || !allowed.is_set(core) {
+        return;
+    }
+    let mut only = CpuSet::new();
+    only.set(core);
+    if rustix::thread::sched_setaffinity(None, &only).is_ok() {
+        // It was allowed a moment ago.
+        let _ = rustix::thread::sched_setaffinity(None, &allowed);
+    }
 }
 
 /// Sends a few bytes and descriptors as one message.

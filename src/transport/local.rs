@@ -7,15 +7,19 @@
 use std::cell::{Cell, UnsafeCell};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use super::fifo::{Apart, CREDIT, Forged, Reader, SLOT, Writer};
 use super::lease::Lease;
 use super::presence::Presence;
-use super::{Limits, Link, Meeting, Message, Reason, Tag, Transport, Watch, not_reserved, too_long};
+use super::{
+    Handover, Limits, Link, Meeting, Message, Reason, Tag, Transport, Watch, not_reserved, too_long,
+};
 use crate::bootstrap::Node;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::memory::{Bell, Ringer, View};
 use crate::topology::{Channel, Cost};
 
@@ -27,6 +31,10 @@ const COST: Cost = Cost { latency_ns: 150, bytes_per_us: 16_000 };
 pub struct Hub {
     /// Pairs of which one rank has come.
     waiting: Mutex<HashMap<Key, Arc<Pair>>>,
+    /// Descriptors that were given and not yet taken: the communicator, from whom, to whom.
+    given: Mutex<HashMap<(u64, usize, usize), OwnedFd>>,
+    /// Rung when something was given.
+    news: Condvar,
 }
 
 /// The communicator, the lower and the higher rank, the channel.
@@ -91,6 +99,37 @@ impl Transport for Local {
         let hub = self.hub().map_err(Error::usage)?;
         let Meeting { me, peer, communicator, channel, bell, .. } = *meeting;
         Ok(hub.link(communicator, me, peer, channel, bell))
+    }
+
+    fn handover(&self) -> Option<&dyn Handover> {
+        Some(self)
+    }
+}
+
+impl Handover for Local {
+    fn give(&self, meeting: &Meeting<'_>, fd: BorrowedFd<'_>) -> Result<()> {
+        let hub = self.hub().map_err(Error::usage)?;
+        let fd = fd.try_clone_to_owned().map_err(|cause| Error::system("cannot hand over memory", cause))?;
+        let key = (meeting.communicator, meeting.me, meeting.peer);
+        hub.given.lock().unwrap_or_else(PoisonError::into_inner).insert(key, fd);
+        hub.news.notify_all();
+        Ok(())
+    }
+
+    fn take(&self, meeting: &Meeting<'_>) -> Result<OwnedFd> {
+        let hub = self.hub().map_err(Error::usage)?;
+        let key = (meeting.communicator, meeting.peer, meeting.me);
+        let mut given = hub.given.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(fd) = given.remove(&key) {
+                return Ok(fd);
+            }
+            if meeting.deadline.passed() {
+                return Err(Error::new(Kind::Deadline, "it did not share its memory in time"));
+            }
+            let most = meeting.deadline.left().unwrap_or(Duration::MAX).min(Duration::from_secs(1));
+            given = hub.news.wait_timeout(given, most).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! in each direction, with credit. To add a transport, write one file and one line of [`all`].
 
 mod fifo;
+mod handover;
 mod lease;
 pub mod local;
 mod pool;
@@ -12,6 +13,8 @@ pub mod shm;
 pub mod tcp;
 
 use std::sync::Arc;
+
+pub use self::handover::{HANDOVER, Handover};
 
 use crate::bootstrap::{Door, Node, Tcp};
 use crate::error::{Error, Result};
@@ -137,6 +140,11 @@ pub trait Transport: Send + Sync {
 
     /// Opens a link; the peer does the same at the same time.
     fn connect(&self, meeting: &Meeting<'_>) -> Result<Box<dyn Link>>;
+
+    /// How descriptors go from one rank to another, where its ranks can share memory.
+    fn handover(&self) -> Option<&dyn Handover> {
+        None
+    }
 }
 
 /// Every transport, the preferred first. A `hub` is what ranks have that are threads of one process.

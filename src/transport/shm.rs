@@ -29,7 +29,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::fifo::{Apart, CREDIT, Forged, Reader, SLOT, Writer};
 use super::pool::Pool;
 use super::presence::Presence;
-use super::{Limits, Link, Meeting, Message, Reason, Tag, Transport, Watch, not_reserved, too_long};
+use super::{
+    Handover, Limits, Link, Meeting, Message, Reason, Tag, Transport, Watch, not_reserved, too_long,
+};
 use crate::bootstrap::Node;
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
@@ -168,6 +170,10 @@ impl Transport for Shm {
         let stream = meeting.door.unix(meeting)?;
         link_over(stream, meeting.me < meeting.peer, meeting.bell, meeting.deadline)
     }
+
+    fn handover(&self) -> Option<&dyn Handover> {
+        Some(self)
+    }
 }
 
 /// One end of a link over a stream to a process of the same host, which makes the other. One of them, the
@@ -202,7 +208,7 @@ pub fn link_over(stream: UnixStream, lower: bool, bell: &Bell, deadline: Deadlin
     }))
 }
 
-fn send_hello(stream: &UnixStream, fds: &[BorrowedFd<'_>]) -> Result<()> {
+pub(super) fn send_hello(stream: &UnixStream, fds: &[BorrowedFd<'_>]) -> Result<()> {
     os::send_with(stream, HELLO.map(u64::to_ne_bytes).as_flattened(), fds).map_err(|cause| {
         match cause.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => gone(),
@@ -211,7 +217,7 @@ fn send_hello(stream: &UnixStream, fds: &[BorrowedFd<'_>]) -> Result<()> {
     })
 }
 
-fn receive_hello<const N: usize>(stream: &UnixStream, deadline: Deadline) -> Result<[OwnedFd; N]> {
+pub(super) fn receive_hello<const N: usize>(stream: &UnixStream, deadline: Deadline) -> Result<[OwnedFd; N]> {
     if deadline.passed() {
         return Err(late());
     }

@@ -7,7 +7,7 @@ use kolo::config::Config;
 use kolo::engine::{Counts, Extents, Shape};
 use kolo::plan::Layout;
 use kolo::topology::Topology;
-use kolo::transport::{self, local::Hub};
+use kolo::transport::{self, Transport, local::Hub};
 use kolo::{CollectiveKind, Dtype};
 
 use crate::patterns::Op;
@@ -101,11 +101,11 @@ impl Call {
         )
     }
 
-    /// Every way to do it: those that can be named, and the chooser's.
-    pub(crate) fn algorithms(self) -> Vec<Option<&'static str>> {
+    /// Every way to do it over a transport: those that can be named, and the chooser's.
+    pub(crate) fn algorithms(self, transport: &str) -> Vec<Option<&'static str>> {
         let Some(kind) = self.kind() else { return vec![None] };
         let edge_local = matches!(self, Self::GatherV | Self::ScatterV | Self::AllToAllV);
-        let needs = Needs { edge_local, ..Needs::default() };
+        let needs = Needs { edge_local, no_board: !shares_memory(transport), ..Needs::default() };
         let able = algorithm::ALL.iter().filter(|algorithm| needs.met(**algorithm, kind));
         able.map(|algorithm| Some(algorithm.name())).chain([None]).collect()
     }
@@ -181,8 +181,17 @@ pub(crate) fn config(transport: &str) -> Config {
     Config { transports: Some(vec![transport.into()]), ..Config::alone() }
 }
 
+fn named(transport: &str) -> Box<dyn Transport> {
+    let hub: Arc<Hub> = Hub::new();
+    transport::choose(Some(&[transport.into()]), Some(&hub)).expect("a known transport").remove(0)
+}
+
 /// The most bytes of a message.
 fn slot(transport: &str) -> usize {
-    let hub: Arc<Hub> = Hub::new();
-    transport::choose(Some(&[transport.into()]), Some(&hub)).expect("a known transport")[0].slot()
+    named(transport).slot()
+}
+
+/// Whether its ranks can share memory.
+fn shares_memory(transport: &str) -> bool {
+    named(transport).handover().is_some()
 }

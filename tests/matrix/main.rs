@@ -83,14 +83,17 @@ fn counts(case: &Case) -> [usize; 14] {
     std::array::from_fn(|at| *small.iter().chain(&large).nth(at).expect("as many as there are"))
 }
 
-fn calls() -> impl Iterator<Item = (Call, Option<&'static str>)> {
-    Call::ALL.into_iter().flat_map(|call| call.algorithms().into_iter().map(move |name| (call, name)))
+fn calls(transport: &str) -> impl Iterator<Item = (Call, Option<&'static str>)> {
+    let named = |call: Call| call.algorithms(transport).into_iter().map(move |name| (call, name));
+    Call::ALL.into_iter().flat_map(named)
 }
 
 fn shapes(transport: &'static str) {
     let mut turn = Turn(Random(transport.len() as u64));
     let mut cases = Vec::new();
-    for (size, (call, algorithm)) in SIZES.into_iter().flat_map(|size| calls().map(move |of| (size, of))) {
+    for (size, (call, algorithm)) in
+        SIZES.into_iter().flat_map(|size| calls(transport).map(move |of| (size, of)))
+    {
         for at in 0..14 {
             let case = turn.case(transport, size, call, algorithm);
             let work = call.starts() && turn.0.below(4) == 0;
@@ -119,7 +122,7 @@ fn shapes_over_tcp() {
 fn types() {
     let mut turn = Turn(Random(7));
     let mut cases = Vec::new();
-    for (transport, (call, algorithm)) in TRANSPORTS.into_iter().flat_map(|t| calls().map(move |of| (t, of)))
+    for (transport, (call, algorithm)) in TRANSPORTS.into_iter().flat_map(|t| calls(t).map(move |of| (t, of)))
     {
         for dtype in Dtype::ALL {
             let ops = match call.reduces() {
@@ -145,7 +148,7 @@ fn works() {
     for (transport, size) in TRANSPORTS.into_iter().flat_map(|t| [1, 2, 3, 8].map(|size| (t, size))) {
         for call in Call::ALL.into_iter().filter(|call| call.starts()) {
             for count in [0, 1, 1000, 40_001] {
-                let algorithm = turn.one(&call.algorithms());
+                let algorithm = turn.one(&call.algorithms(transport));
                 let case = turn.case(transport, size, call, algorithm);
                 cases.push(Case { count, work: true, ..case });
             }

@@ -2,8 +2,9 @@
 
 use kolo::algorithm;
 use kolo::plan::{
-    Builder, Collective, CollectiveKind, Few, Lane, Plan, Source, Step, input, output, prove, scratch,
+    Builder, Collective, CollectiveKind, Few, Lane, Plan, Source, Step, board, input, output, prove, scratch,
 };
+use kolo::topology::Topology;
 
 /// Why plans are refused, printed.
 fn refusal(collective: Collective, plans: &[Plan]) -> String {
@@ -243,6 +244,129 @@ fn scratch_does_not_last_from_round_to_round() {
     check(
         kind,
         &[plan.simple()],
-        "rank 0, lane 1, step 0 (finish: scratch0[0] -> finish -> out[0]): it reads block 0 of scratch0[0] before that is written",
+        "rank 0, lane 1, step 0 (finish: scratch0[0] -> finish -> out[0]): it reads block 0 of scratch0[0], which lane 0 writes at no certain time",
     );
+}
+
+/// A broadcast from rank 0 over the board: signals when it is written, signals when it is read.
+fn over_the_board(written: bool, read: bool) -> [Plan; 2] {
+    let mut root = Builder::new(1, 0).board(1);
+    let mut lane = root.lane(0);
+    lane.copy(input(0), board(0, 0)).copy(input(0), output(0));
+    if written {
+        lane.signal(1);
+    }
+    if read {
+        lane.await_signal(1);
+    }
+    let mut other = Builder::new(1, 0).board(1);
+    let mut lane = other.lane(0);
+    if written {
+        lane.await_signal(0);
+    }
+    lane.copy(board(0, 0), output(0));
+    if read {
+        lane.signal(0);
+    }
+    [root.fused(), other.fused()]
+}
+
+#[test]
+fn races_on_the_board() {
+    let kind = CollectiveKind::Broadcast;
+    prove(kind.at(0), &over_the_board(true, true)).expect("ordered both ways");
+    check(
+        kind,
+        &over_the_board(true, false),
+        "rank 1, lane 0, step 1 (copy: board0[0] -> out[0]): it reads block 0 of board0[0], which rank 0 writes at no certain time",
+    );
+    check(
+        kind,
+        &over_the_board(false, true),
+        "rank 1, lane 0, step 0 (copy: board0[0] -> out[0]): it reads block 0 of board0[0], which rank 0 writes at no certain time",
+    );
+    // Two ranks that write without knowing of each other.
+    let mut plans = over_the_board(true, true);
+    let note = plans[0].lanes[0].steps[0].clone();
+    plans[1].lanes[0].steps.insert(0, note);
+    check(kind, &plans, "is no input of this rank");
+    let Step::Move { sources, .. } = &mut plans[1].lanes[0].steps[0] else { panic!("a move") };
+    *sources = Few::from([Source::Local(output(0))]);
+    check(kind, &plans, "rank 1, lane 0, step 0 (copy: out[0] -> board0[0]): it");
+}
+
+#[test]
+fn signals_are_no_messages_and_boards_alike() {
+    let kind = CollectiveKind::Broadcast;
+    let broken = |change: &dyn Fn(&mut [Plan; 2])| {
+        let mut plans = over_the_board(true, true);
+        change(&mut plans);
+        plans
+    };
+    check(kind, &broken(&|plans| plans[1].board = 2), "rank 1: board banks are 2 here and 1 on rank 0");
+    check(
+        kind,
+        &broken(&|plans| plans.iter_mut().for_each(|plan| plan.board = 0)),
+        "no blocks, no width or too many lanes",
+    );
+    let receive = Step::Move {
+        sources: Few::from([Source::From(0)]),
+        finish: false,
+        into: Some(output(0)),
+        to: Few::None,
+    };
+    let confused = broken(&|plans| plans[1].lanes[0].steps[0] = receive.clone());
+    check(kind, &confused, "it sends or receives blocks, in a plan of width 0");
+    let mut confused = confused;
+    confused.iter_mut().for_each(|plan| plan.width = 1);
+    check(kind, &confused, "rank 0 sends a signal, which is not out[0]");
+    let send = Step::Move {
+        sources: Few::from([Source::Local(input(0))]),
+        finish: false,
+        into: None,
+        to: Few::from([1]),
+    };
+    let mut confused = broken(&|plans| plans[0].lanes[0].steps[2] = send.clone());
+    confused.iter_mut().for_each(|plan| plan.width = 1);
+    check(kind, &confused, "rank 1, lane 0, step 0 (await: from 0): rank 0 sends in[0], which is no signal");
+    check(
+        kind,
+        &broken(&|plans| plans[0].lanes[0].steps[2] = Step::Signal(0)),
+        "to 0: there is no such other",
+    );
+    check(
+        kind,
+        &broken(&|plans| drop(plans[0].lanes[0].steps.pop())),
+        "rank 1, lane 0, step 2 (signal: to 0): rank 0 has no lane that receives this on channel 0",
+    );
+}
+
+/// What is copied out late is overwritten in the next round.
+#[test]
+fn a_board_that_is_used_again_too_early() {
+    let kind = CollectiveKind::AllReduce;
+    let topology = Topology::one_host(4).with_cores(2);
+    let algorithm = algorithm::find("board").expect("there");
+    let plans = || algorithm::plans(algorithm, kind.at(0), &topology).expect("it does");
+    prove(kind.at(0), &plans()).expect("as it is");
+    // A member lets its leader go on, and only then copies its input.
+    let mut early = plans();
+    early[0].lanes[0].steps.swap(0, 1);
+    check(kind, &early, "which rank 0 writes at no certain time");
+    // A leader lets its member go on, and only then gets the other leader's block.
+    let mut early = plans();
+    let steps = &mut early[1].lanes[0].steps;
+    let told = steps.len() - 2;
+    assert_eq!(steps[told], Step::Signal(0));
+    steps.swap(told, told - 1);
+    check(
+        kind,
+        &early,
+        "rank 0, lane 0, step 3 (copy: board1[0; 2] -> out[0; 2]): it reads block 1 of board1[0; 2], which rank 3 writes at no certain time",
+    );
+    // A leader that does not wait for its member overwrites what that one still copies out.
+    let mut early = plans();
+    early[0].lanes[0].steps.retain(|step| !matches!(step, Step::Signal(_)));
+    early[1].lanes[0].steps.retain(|step| *step != Step::Await(0));
+    check(kind, &early, "which rank 0 writes at no certain time");
 }

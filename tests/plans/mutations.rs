@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::walk::walk;
-use super::{cases, plans};
+use super::{cases, plans, topologies};
 use kolo::algorithm;
 use kolo::plan::{CollectiveKind, Plan, Source, Span, Step, prove};
 
@@ -32,8 +32,16 @@ fn mutations(plan: &Plan, lane: usize, at: usize, rank: usize, ranks: usize) -> 
 
 /// The step with each peer and each span's block, one after the other, moved to the next one.
 fn retarget(step: &Step, blocks: u32, rank: u32, ranks: u32) -> Vec<Step> {
-    let Step::Move { sources, finish, into, to } = step else { return Vec::new() };
     let next_rank = |peer: u32| (1..ranks).map(|by| (peer + by) % ranks).find(|&other| other != rank);
+    let (sources, finish, into, to) = match step {
+        Step::Move { sources, finish, into, to } => (sources, finish, into, to),
+        Step::Signal(peer) | Step::Await(peer) => {
+            let other = next_rank(*peer).filter(|other| other != peer).into_iter();
+            let signals = matches!(step, Step::Signal(_));
+            return other.map(|peer| if signals { Step::Signal(peer) } else { Step::Await(peer) }).collect();
+        }
+        Step::Post(_) | Step::Join(_) => return Vec::new(),
+    };
     let next_block = |span: Span| Span { first: (span.first + 1) % blocks, ..span };
     let mut all = Vec::new();
     for index in 0..sources.len() {
@@ -62,9 +70,11 @@ fn every_one_step_mutation_is_refused_or_equivalent() {
     println!("{:>9} {:>14}   refused + equivalent of each mutation, 2 to 8 ranks", "", "");
     for (algorithm, kind) in cases() {
         let mut counts: BTreeMap<&str, [u32; 2]> = BTreeMap::new();
-        for ranks in 2..=8 {
+        for (ranks, topology) in
+            (2..=8).flat_map(|ranks| topologies(algorithm, ranks).into_iter().map(move |on| (ranks, on)))
+        {
             let collective = kind.at(ranks / 2);
-            let mut plans = plans(algorithm, collective, ranks);
+            let mut plans = algorithm::plans(algorithm, collective, &topology).expect("it does");
             for rank in 0..ranks {
                 for lane in 0..plans[rank].lanes.len() {
                     for at in 0..plans[rank].lanes[lane].steps.len() {

@@ -56,9 +56,10 @@ fn what_is_shared_is_counted_once() {
     let hosts = Topology::new(vec![0, 0, 0, 0, 4, 4, 4, 4]);
     let cost = |_, _| Cost { latency_ns: 0, bytes_per_us: 1_000_000 };
     let priced = |network_per_us, memory_per_us, cores| {
-        let host = Host { cores, cache: 0, memory_per_us, network_per_us };
+        let host = Host { cache: 0, memory_per_us, network_per_us };
         let core = Core { step_ns: 100, ..Machine::textbook(8, cost).core };
-        let machine = Machine { host, core, topology: hosts.clone(), ..Machine::textbook(8, cost) };
+        let machine =
+            Machine { host, core, topology: hosts.clone().with_cores(cores), ..Machine::textbook(8, cost) };
         price(&plans, &machine, 1 << 20).expect("proved")
     };
     let free = priced(1_000_000_000, 1_000_000_000, 8);
@@ -76,8 +77,8 @@ fn host(ranks: usize) -> Machine<impl Fn(usize, usize) -> Cost> {
     Machine {
         topology: Topology::one_host(ranks),
         cost: |_, _| Cost { latency_ns: 120, bytes_per_us: 20_000 },
-        core: Core { step_ns: 15, touch_per_us: 30_000 },
-        host: Host { cores: ranks as u32, cache: 0, memory_per_us: 40_000, network_per_us: 3_000 },
+        core: Core { step_ns: 15, switch_ns: 1300, touch_per_us: 30_000, cache: 1 << 20 },
+        host: Host { cache: 0, memory_per_us: 40_000, network_per_us: 3_000 },
         slot: 1 << 17,
         credit: 4,
         lends: true,
@@ -112,7 +113,9 @@ fn small_sizes_take_few_hops_and_large_ones_little_traffic() {
             let (small, large) = (table.pick(8), table.pick(1 << 30));
             assert!(hops(small, kind, ranks) <= hops(large, kind, ranks), "{kind} of {ranks}");
             let prices: Vec<_> = table.rows().iter().map(|row| row.ns).collect();
-            assert!(prices.is_sorted(), "{kind} of {ranks}: {prices:?}");
+            // But for the eighth that a plan of fewer steps may cost more than the cheapest.
+            let grows = |pair: &[u64]| pair[1] >= pair[0] - pair[0] / 8;
+            assert!(prices.windows(2).all(grows), "{kind} of {ranks}: {prices:?}");
             let steps = |a: &dyn Algorithm| plans(a, kind.at(0), ranks).len();
             assert_eq!(steps(small), ranks);
         }
@@ -123,7 +126,7 @@ fn small_sizes_take_few_hops_and_large_ones_little_traffic() {
 
 #[test]
 fn deterministic_mode_takes_rank_order_alone() {
-    let needs = Needs { rank_order: true, edge_local: false };
+    let needs = Needs { rank_order: true, edge_local: false, no_board: false };
     for kind in CollectiveKind::ALL.into_iter().filter(|kind| kind.reduces()) {
         let table = Table::build(kind, &host(8), needs);
         for row in table.rows() {
@@ -150,7 +153,7 @@ fn thousands_of_ranks_are_chosen_for_too() {
 /// With counts of their own, gather, scatter and all-to-all touch no block of somebody else.
 #[test]
 fn edge_local_plans_touch_their_own_blocks_alone() {
-    let needs = Needs { rank_order: false, edge_local: true };
+    let needs = Needs { rank_order: false, edge_local: true, no_board: false };
     for kind in [CollectiveKind::Gather, CollectiveKind::Scatter, CollectiveKind::AllToAll] {
         let (ranks, root) = (6, 4);
         for (algorithm, _) in cases().filter(|&(a, done)| done == kind && needs.met(a, kind)) {

@@ -20,6 +20,7 @@ struct Value {
 enum Message {
     Copied(Vec<Value>),
     Lent(Place),
+    Signal,
 }
 
 /// A span of some rank in some round.
@@ -44,6 +45,7 @@ impl Walk<'_> {
     fn key(&self, place: Place, block: u32) -> (usize, Memory, u32, usize) {
         match place.span.memory {
             Memory::Input if self.in_place => (place.rank, Memory::Output, block, place.round),
+            Memory::Board(_) => (usize::MAX, place.span.memory, block, 0),
             Memory::Scratch(_) => (place.rank, place.span.memory, block, 0),
             memory => (place.rank, memory, block, place.round),
         }
@@ -54,6 +56,26 @@ impl Walk<'_> {
         let cell =
             |block| self.cells.get(&self.key(place, block)).cloned().ok_or("nothing there".to_string());
         blocks.map(cell).collect()
+    }
+
+    /// Whether every message has come and there is room for those that it sends.
+    fn can_move(&self, rank: usize, channel: u8, step: &Step) -> bool {
+        let waiting = |from: usize, to: usize| self.links.get(&(from, to, channel)).map_or(0, VecDeque::len);
+        step.senders().all(|peer| waiting(peer as usize, rank) > 0)
+            && step.receivers().iter().all(|&peer| waiting(rank, peer as usize) < self.credit)
+    }
+
+    fn signal(&mut self, rank: usize, channel: u8, step: &Step) -> Result<(), String> {
+        for &peer in step.receivers() {
+            self.links.entry((rank, peer as usize, channel)).or_default().push_back(Message::Signal);
+        }
+        for peer in step.senders() {
+            let link = self.links.get_mut(&(peer as usize, rank, channel));
+            let Some(Message::Signal) = link.and_then(VecDeque::pop_front) else {
+                return Err("no signal".into());
+            };
+        }
+        Ok(())
     }
 
     /// Whether the step was done; an error if it did something wrong.
@@ -70,14 +92,13 @@ impl Walk<'_> {
                 *tokens -= usize::from(there);
                 return Ok(there);
             }
+            Step::Signal(_) | Step::Await(_) => {
+                let there = self.can_move(rank, channel, step);
+                return if there { self.signal(rank, channel, step).map(|()| true) } else { Ok(false) };
+            }
             Step::Move { sources, finish, into, to } => (sources, finish, into, to),
         };
-        let waiting = |from: usize, to: usize| self.links.get(&(from, to, channel)).map_or(0, VecDeque::len);
-        let come = sources.iter().all(|source| match *source {
-            Source::From(peer) => waiting(peer as usize, rank) > 0,
-            Source::Local(_) => true,
-        });
-        if !come || to.iter().any(|&peer| waiting(rank, peer as usize) >= self.credit) {
+        if !self.can_move(rank, channel, step) {
             return Ok(false);
         }
         let plain = !finish && into.is_none();
@@ -97,6 +118,7 @@ impl Walk<'_> {
                     match link.and_then(VecDeque::pop_front).ok_or("no message")? {
                         Message::Copied(values) => values,
                         Message::Lent(place) => self.read(place)?,
+                        Message::Signal => return Err("a signal instead of a message".into()),
                     }
                 }
             };

@@ -5,7 +5,8 @@
 //! after the other, so that what is shared is counted once:
 //!
 //! ```text
-//!   core     step_ns + (sources + outputs) · bytes / touch
+//!   core     switch_ns after another rank's step, then step_ns + (sources + outputs) · bytes / touch; messages twice where
+//!            ranks that take turns have more in hand than their core's cache holds
 //!   memory   (sources + outputs) · bytes / memory, where all ranks' vectors are more than caches hold
 //!   link     bytes / bandwidth, then the latency; between hosts after bytes / network on both sides
 //!   lent     no copy; the receiver reads the sender's memory, and its acknowledgment comes a latency later
@@ -21,7 +22,7 @@ pub use machine::{Core, Host, Machine};
 
 use self::flow::Run;
 use super::refusal::Refusal;
-use super::step::{Plan, Source, Step};
+use super::step::{Plan, Step};
 use crate::topology::Cost;
 
 /// Rounds to run: the first half fills the links, the other half tells the pace.
@@ -54,16 +55,13 @@ where
 {
     let (block, rounds) = cut(plan, machine.slot, bytes);
     let step_cost = |step: &Step| {
-        let Step::Move { sources, to, .. } = step else { return machine.core.ps_to_begin() };
         let bytes = block * step.extent().map_or(0, |span| u64::from(span.count));
-        let latency = |source: &Source| match *source {
-            Source::From(peer) => u64::from((machine.cost)(peer as usize, rank).latency_ns) * 1000,
-            Source::Local(_) => 0,
-        };
+        let sources = if let Step::Move { sources, .. } = step { sources.len() as u64 } else { 1 };
+        let latency = |peer: u32| u64::from((machine.cost)(peer as usize, rank).latency_ns) * 1000;
         let carried = |&peer: &u32| ps(bytes, (machine.cost)(rank, peer as usize).bytes_per_us);
-        let waited = sources.iter().map(latency).max().unwrap_or(0);
-        let touched = ps((sources.len() as u64 + 1) * bytes, machine.core.touch_per_us);
-        machine.core.ps_to_begin() + waited + touched + to.iter().map(carried).sum::<u64>()
+        let waited = step.senders().map(latency).max().unwrap_or(0);
+        let touched = ps((sources + 1) * bytes, machine.core.touch_per_us);
+        machine.core.ps_to_begin() + waited + touched + step.receivers().iter().map(carried).sum::<u64>()
     };
     let round: u64 = plan.lanes.iter().flat_map(|lane| &lane.steps).map(step_cost).sum();
     (rounds * round).div_ceil(1000)
@@ -82,7 +80,7 @@ fn spills<F>(machine: &Machine<F>, bytes: u64) -> bool {
 /// The bytes of a block in each round, and the number of rounds.
 fn cut(plan: &Plan, slot: u32, bytes: u64) -> (u64, u64) {
     let block = bytes.div_ceil(u64::from(plan.blocks));
-    let chunk = u64::from(slot / plan.width).max(1);
+    let chunk = (plan.chunk(slot as usize) as u64).max(1);
     let rounds = block.div_ceil(chunk).max(1);
     (block.div_ceil(rounds), rounds)
 }

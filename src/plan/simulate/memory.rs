@@ -16,7 +16,7 @@ pub(super) enum Lengths {
 }
 
 /// All ranks' memories: a cell for each block of each round of the output (and in place of the input),
-/// and of each scratch bank. An input out of place is never stored, since nobody writes it.
+/// and of each scratch bank. The board is the memory of one more rank, which has nothing else. An input out of place is never stored, since nobody writes it.
 #[derive(Debug)]
 pub(super) struct Memories {
     collective: Collective,
@@ -24,8 +24,10 @@ pub(super) struct Memories {
     pub(super) rounds: u32,
     blocks: u32,
     lengths: Lengths,
+    /// The number of the board, behind those of the ranks.
+    board: usize,
     cells: Vec<Vec<Value>>,
-    /// For each rank's scratch cells, the round that wrote it last, counted from 1.
+    /// For each cell of each rank's scratch and of the board, the round that wrote it last, counted from 1.
     written: Vec<Vec<u32>>,
 }
 
@@ -38,15 +40,19 @@ impl Memories {
         lengths: Lengths,
     ) -> Self {
         let blocks = plans[0].blocks;
-        let cells = |plan: &Plan| (rounds + u32::from(plan.scratch)) as usize * blocks as usize;
+        let scratch = |plan: &Plan| u32::from(plan.scratch) * blocks;
+        let board = u32::from(plans[0].board) * blocks;
+        let reused: Vec<u32> = plans.iter().map(scratch).chain([board]).collect();
+        let cells = |&reused: &u32| vec![Value::UNDEFINED; (rounds * blocks + reused) as usize];
         let mut memories = Self {
             collective,
             in_place,
             rounds,
             blocks,
             lengths,
-            cells: plans.iter().map(|plan| vec![Value::UNDEFINED; cells(plan)]).collect(),
-            written: plans.iter().map(|plan| vec![0; usize::from(plan.scratch) * blocks as usize]).collect(),
+            board: plans.len(),
+            cells: reused.iter().map(cells).collect(),
+            written: reused.iter().map(|&reused| vec![0; reused as usize]).collect(),
         };
         if in_place {
             memories.fill_inputs();
@@ -55,7 +61,7 @@ impl Memories {
     }
 
     fn fill_inputs(&mut self) {
-        for (rank, cells) in self.cells.iter_mut().enumerate() {
+        for (rank, cells) in self.cells[..self.board].iter_mut().enumerate() {
             for round in 0..self.rounds {
                 for block in 0..self.blocks as usize {
                     if self.collective.has_input(rank, block) {
@@ -67,17 +73,22 @@ impl Memories {
         }
     }
 
-    /// How many cells `rank` has.
-    pub(super) fn cells(&self, rank: usize) -> usize {
-        self.cells[rank].len()
+    /// How many cells each rank has, and the board.
+    pub(super) fn cells(&self) -> impl Iterator<Item = usize> + '_ {
+        self.cells.iter().map(Vec::len)
     }
 
-    /// Where a block lies; nothing for an input that is not in place.
+    /// Whose memory `rank` means: its own or the board.
+    pub(super) fn owner(&self, rank: usize, memory: Memory) -> usize {
+        if matches!(memory, Memory::Board(_)) { self.board } else { rank }
+    }
+
+    /// Where a block lies in its owner's memory; nothing for an input that is not in place.
     pub(super) fn cell(&self, memory: Memory, block: u32, round: u32) -> Option<usize> {
         let row = match memory {
             Memory::Input if !self.in_place => return None,
             Memory::Input | Memory::Output => round,
-            Memory::Scratch(bank) => self.rounds + u32::from(bank),
+            Memory::Scratch(bank) | Memory::Board(bank) => self.rounds + u32::from(bank),
         };
         Some((row * self.blocks + block) as usize)
     }
@@ -103,7 +114,7 @@ impl Memories {
             && span.blocks(self.blocks).all(|block| self.is_empty(rank, span.memory, block, round))
     }
 
-    /// What a block holds; nothing if it was not written, or scratch not in this round.
+    /// What a block holds; nothing if it was not written, or scratch and board not in this round.
     pub(super) fn read(&self, rank: usize, memory: Memory, block: u32, round: u32) -> Option<Value> {
         if self.is_empty(rank, memory, block, round) {
             return Some(Value::EMPTY);
@@ -111,22 +122,24 @@ impl Memories {
         let Some(cell) = self.cell(memory, block, round) else {
             return Some(Value::contribution(rank, block as usize, round));
         };
-        if matches!(memory, Memory::Scratch(_)) && self.written[rank][self.scratch(cell)] != round + 1 {
+        let owner = self.owner(rank, memory);
+        let reused = matches!(memory, Memory::Scratch(_) | Memory::Board(_));
+        if reused && self.written[owner][self.reused(cell)] != round + 1 {
             return None;
         }
-        Some(self.cells[rank][cell]).filter(|&value| value != Value::UNDEFINED)
+        Some(self.cells[owner][cell]).filter(|&value| value != Value::UNDEFINED)
     }
 
-    pub(super) fn write(&mut self, rank: usize, cell: usize, round: u32, value: Value) {
-        self.cells[rank][cell] = value;
+    pub(super) fn write(&mut self, owner: usize, cell: usize, round: u32, value: Value) {
+        self.cells[owner][cell] = value;
         if cell >= (self.rounds * self.blocks) as usize {
-            let scratch = self.scratch(cell);
-            self.written[rank][scratch] = round + 1;
+            let reused = self.reused(cell);
+            self.written[owner][reused] = round + 1;
         }
     }
 
-    /// The number of a cell among the scratch cells.
-    fn scratch(&self, cell: usize) -> usize {
+    /// The number of a cell among those that rounds use again.
+    fn reused(&self, cell: usize) -> usize {
         cell - (self.rounds * self.blocks) as usize
     }
 

@@ -10,7 +10,8 @@
 //! - each result has each contribution exactly once and was finished exactly once;
 //! - nobody waits forever, and no message or token is left over;
 //! - nothing is read before it was written, scratch not before it was written in that round;
-//! - no lane writes a block that another lane may be using;
+//! - no lane writes a block that another lane may be using, nor reads one that another may be writing: of
+//!   the same rank, or of any rank where it is a block of the board;
 //! - if the plan lends: no block is overwritten while another rank may still be reading it;
 //! - nobody leaves a barrier before all have come;
 //! - spans are in range, of one length within a step, not wider than the plan's width.
@@ -136,9 +137,9 @@ fn at_least_credit(
 /// Under which circumstances to run.
 fn modes(collective: Collective, plans: &[Plan], net: &Net<Slots>, steps: u64) -> Vec<Mode> {
     let lanes = net.lanes.len() as u64;
-    // A rank with one lane and nothing lent cannot conflict with anybody.
+    // A rank with one lane, nothing lent and no board cannot conflict with anybody.
     let needed = collective.kind == CollectiveKind::Barrier
-        || plans.iter().any(|plan| plan.lends || plan.lanes.len() > 1);
+        || plans.iter().any(|plan| plan.lends || plan.lanes.len() > 1 || plan.board > 0);
     let affordable = net.messages * u64::from(ROUNDS) * lanes <= CLOCK_WORK
         && net.links.len() as u64 * lanes <= CLOCK_WORDS
         && plans.len() as u64 * u64::from(plans[0].blocks) <= CLOCK_WORDS >> 4;

@@ -42,12 +42,12 @@ pub(super) struct Order {
     sent: Vec<u32>,
     /// For each link, when its consumer took each message, in the consumer's ticks.
     taken: Vec<Vec<u32>>,
-    /// For each rank and cell; no cells where nothing can conflict.
+    /// For each rank and the board, and each cell; no cells where nothing can conflict.
     access: Vec<Vec<Access>>,
 }
 
 impl Order {
-    /// Nothing has happened; `cells` says for each rank how many blocks are watched.
+    /// Nothing has happened; `cells` says for each rank and the board how many blocks are watched.
     pub(super) fn new<L>(net: &Net<L>, cells: impl Iterator<Item = usize>) -> Self {
         let nothing = Rc::new(vec![0; net.lanes.len()]);
         let links = net.links.len();
@@ -96,9 +96,9 @@ impl Order {
         self.taken[link].push(self.clocks[lane].tick);
     }
 
-    /// `lane` reads a cell of its rank. Fails with the lane that wrote it meanwhile.
-    pub(super) fn read(&mut self, lane: usize, rank: usize, cell: usize) -> Result<(), u32> {
-        let Some(access) = self.access[rank].get_mut(cell) else { return Ok(()) };
+    /// `lane` reads a cell of its rank, or of the board. Fails with the lane that wrote it meanwhile.
+    pub(super) fn read(&mut self, lane: usize, owner: usize, cell: usize) -> Result<(), u32> {
+        let Some(access) = self.access[owner].get_mut(cell) else { return Ok(()) };
         let clock = &self.clocks[lane];
         if let Some(writer) = access.writer.filter(|&event| !clock.after(lane, event)) {
             return Err(writer.0);
@@ -111,22 +111,22 @@ impl Order {
     }
 
     /// The cell is lent with the next message over `link`.
-    pub(super) fn lend(&mut self, rank: usize, cell: usize, link: usize) {
+    pub(super) fn lend(&mut self, owner: usize, cell: usize, link: usize) {
         let number = self.sent[link];
-        if let Some(access) = self.access[rank].get_mut(cell) {
+        if let Some(access) = self.access[owner].get_mut(cell) {
             access.lent.push((link as u32, number));
         }
     }
 
-    /// `lane` writes a cell of its rank.
+    /// `lane` writes a cell of its rank, or of the board.
     pub(super) fn write<L>(
         &mut self,
         lane: usize,
-        rank: usize,
+        owner: usize,
         cell: usize,
         net: &Net<L>,
     ) -> Result<(), Conflict> {
-        let Some(access) = self.access[rank].get_mut(cell) else { return Ok(()) };
+        let Some(access) = self.access[owner].get_mut(cell) else { return Ok(()) };
         let clock = &self.clocks[lane];
         let busy = access.lent.iter().find(|&&(link, number)| {
             let taken = self.taken[link as usize].get(number as usize);
@@ -138,7 +138,7 @@ impl Order {
         }
         let unordered = access.readers.iter().chain(&access.writer).find(|&&event| !clock.after(lane, event));
         if let Some(&(other, _)) = unordered {
-            return Err(Conflict::Lane(net.lanes[other as usize].index));
+            return Err(Conflict::Lane(other));
         }
         *access = Access { writer: Some((lane as u32, clock.tick)), ..Access::default() };
         Ok(())
@@ -163,6 +163,6 @@ impl Clock {
 pub(super) enum Conflict {
     /// That rank may still read it.
     Lent(u32),
-    /// That lane of the same rank reads or writes it at no certain time.
-    Lane(u8),
+    /// That lane reads or writes it at no certain time.
+    Lane(u32),
 }

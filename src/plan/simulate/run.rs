@@ -76,11 +76,10 @@ impl<'a> Run<'a> {
     pub(super) fn new(collective: Collective, plans: &'a [Plan], net: Net<Slots>, mode: Mode) -> Self {
         let memories = Memories::new(collective, plans, mode.in_place, mode.rounds, mode.lengths);
         let order = (mode.ordered == Ordered::Yes).then(|| {
-            let watched = |(rank, plan): (usize, &Plan)| match plan.lends || plan.lanes.len() > 1 {
-                true => memories.cells(rank),
-                false => 0,
-            };
-            Order::new(&net, plans.iter().enumerate().map(watched))
+            // A rank with one lane and nothing lent cannot conflict with anybody; ranks can, on the board.
+            let conflicts = plans.iter().map(|plan| plan.lends || plan.lanes.len() > 1).chain([true]);
+            let watched = memories.cells().zip(conflicts);
+            Order::new(&net, watched.map(|(cells, conflicts)| if conflicts { cells } else { 0 }))
         });
         let lanes = net.lanes.len();
         Self {
@@ -147,13 +146,14 @@ impl<'a> Run<'a> {
         match step {
             Step::Post(to) => self.post(lane, *to),
             Step::Join(from) => return Ok(self.join(lane, *from)),
+            Step::Signal(_) | Step::Await(_) => return self.signal(lane, step),
             Step::Move { sources, finish, into, to } => {
                 let Some(extent) = step.extent() else { return Err("it names no span".into()) };
                 let LaneState { rank, round, .. } = self.net.lanes[lane];
                 if round > 0 && self.memories.nothing(rank as usize, extent, round) {
                     return Ok(Attempt::Done);
                 }
-                if !self.can_move(lane, sources, to) {
+                if !self.can_move(lane, step) {
                     return Ok(Attempt::Waits);
                 }
                 self.gather(lane, sources, extent, lends(step).then_some(to))?;
@@ -163,9 +163,34 @@ impl<'a> Run<'a> {
                 if let Some(into) = into {
                     self.store(lane, *into, sources, *finish)?;
                 }
-                self.send(lane, extent, to);
+                self.send(lane, Some(extent), to);
             }
         }
+        Ok(Attempt::Done)
+    }
+
+    /// Sends a signal, or takes one.
+    fn signal(&mut self, lane: usize, step: &'a Step) -> Result<Attempt, String> {
+        if !self.can_move(lane, step) {
+            return Ok(Attempt::Waits);
+        }
+        if let Some(order) = &mut self.order {
+            order.step(lane);
+            for peer in step.senders() {
+                order.receive(lane, self.net.lanes[lane].receives.link(peer));
+            }
+        }
+        for peer in step.senders() {
+            let state = &mut self.net.lanes[lane];
+            let link = &mut self.net.links[state.receives.link(peer)];
+            let (producer, message) = (link.producer, link.state.pop());
+            if let Some(came) = message.extent {
+                return Err(format!("rank {peer} sends {came}, which is no signal"));
+            }
+            self.hops[lane] = self.hops[lane].max(message.hops);
+            self.wake(producer);
+        }
+        self.send(lane, None, step.receivers());
         Ok(Attempt::Done)
     }
 
@@ -192,14 +217,11 @@ impl<'a> Run<'a> {
     }
 
     /// Whether every source has a message and every target has credit.
-    fn can_move(&mut self, lane: usize, sources: &[Source], to: &[u32]) -> bool {
+    fn can_move(&mut self, lane: usize, step: &Step) -> bool {
         let Net { lanes, links, .. } = &mut self.net;
         let state = &mut lanes[lane];
-        let come = sources.iter().all(|source| match *source {
-            Source::From(peer) => links[state.receives.link(peer)].state.waiting > 0,
-            Source::Local(_) => true,
-        });
-        come && to.iter().all(|&peer| links[state.sends.link(peer)].state.waiting < self.credit)
+        let come = step.senders().all(|peer| links[state.receives.link(peer)].state.waiting > 0);
+        come && step.receivers().iter().all(|&peer| links[state.sends.link(peer)].state.waiting < self.credit)
     }
 
     /// Takes the messages and combines the sources, left to right, into `held`.
@@ -231,9 +253,10 @@ impl<'a> Run<'a> {
             let state = &mut self.net.lanes[lane];
             let (rank, round) = (state.rank as usize, state.round);
             if self.plans[rank].lends {
+                let owner = self.memories.owner(rank, span.memory);
                 for block in span.blocks(self.plans[rank].blocks) {
                     let Some(cell) = self.memories.cell(span.memory, block, round) else { continue };
-                    to.iter().for_each(|&peer| order.lend(rank, cell, state.sends.link(peer)));
+                    to.iter().for_each(|&peer| order.lend(owner, cell, state.sends.link(peer)));
                 }
             }
         }
@@ -246,7 +269,9 @@ impl<'a> Run<'a> {
         let link = &mut self.net.links[state.receives.link(peer)];
         let producer = link.producer;
         let message = link.state.pop();
-        let came = message.extent;
+        let Some(came) = message.extent else {
+            return Err(format!("rank {peer} sends a signal, which is not {extent}"));
+        };
         let same = (came.first, came.count, came.run) == (extent.first, extent.count, extent.run);
         if !same && (self.collective.kind != CollectiveKind::AllToAll || came.count != extent.count) {
             return Err(format!("rank {peer} sends {came}, which is not {extent}"));
@@ -263,21 +288,33 @@ impl<'a> Run<'a> {
     fn read(&mut self, lane: usize, span: Span, first: bool) -> Result<(), String> {
         let LaneState { rank, round, .. } = self.net.lanes[lane];
         let rank = rank as usize;
+        let owner = self.memories.owner(rank, span.memory);
         for (index, block) in span.blocks(self.plans[rank].blocks).enumerate() {
+            let empty = self.memories.is_empty(rank, span.memory, block, round);
+            if let Some(order) = self.order.as_mut().filter(|_| !empty)
+                && let Some(cell) = self.memories.cell(span.memory, block, round)
+                && let Err(other) = order.read(lane, owner, cell)
+            {
+                let other = self.called(lane, other);
+                return Err(format!(
+                    "it reads block {block} of {span}, which {other} writes at no certain time"
+                ));
+            }
             let Some(value) = self.memories.read(rank, span.memory, block, round) else {
                 return Err(format!("it reads block {block} of {span} before that is written"));
             };
             hold(&mut self.held, first, index, value)?;
-            if let Some(order) = self.order.as_mut().filter(|_| value != Value::EMPTY)
-                && let Some(cell) = self.memories.cell(span.memory, block, round)
-            {
-                order.read(lane, rank, cell).map_err(|other| {
-                    let other = self.net.lanes[other as usize].index;
-                    format!("it reads block {block} of {span}, which lane {other} writes at no certain time")
-                })?;
-            }
         }
         Ok(())
+    }
+
+    /// What `lane` calls another one: that lane, or that rank.
+    fn called(&self, lane: usize, other: u32) -> String {
+        let (mine, theirs) = (&self.net.lanes[lane], &self.net.lanes[other as usize]);
+        match mine.rank == theirs.rank {
+            true => format!("lane {}", theirs.index),
+            false => format!("rank {}", theirs.rank),
+        }
     }
 
     fn store(&mut self, lane: usize, into: Span, sources: &[Source], finish: bool) -> Result<(), String> {
@@ -286,6 +323,7 @@ impl<'a> Run<'a> {
         if !finish && matches!(sources, [Source::Local(span)] if self.memories.same_place(*span, into)) {
             return Ok(());
         }
+        let owner = self.memories.owner(rank, into.memory);
         for (index, block) in into.blocks(self.plans[rank].blocks).enumerate() {
             let value = self.held[index];
             if self.memories.is_empty(rank, into.memory, block, round) != (value == Value::EMPTY) {
@@ -296,33 +334,35 @@ impl<'a> Run<'a> {
             }
             let Some(cell) = self.memories.cell(into.memory, block, round) else { continue };
             if let Some(order) = &mut self.order {
-                order.write(lane, rank, cell, &self.net).map_err(|conflict| match conflict {
+                order.write(lane, owner, cell, &self.net).map_err(|conflict| match conflict {
                     Conflict::Lent(peer) => {
                         format!(
                             "it overwrites block {block} of {into} while rank {peer} may still be reading it"
                         )
                     }
                     Conflict::Lane(other) => {
-                        format!("it overwrites block {block} of {into} while lane {other} may be using it")
+                        let other = self.called(lane, other);
+                        format!("it overwrites block {block} of {into} while {other} may be using it")
                     }
                 })?;
             }
-            self.memories.write(rank, cell, round, value);
+            self.memories.write(owner, cell, round, value);
         }
         Ok(())
     }
 
-    fn send(&mut self, lane: usize, extent: Span, to: &[u32]) {
+    /// Sends what is held, or a signal where there is no extent.
+    fn send(&mut self, lane: usize, extent: Option<Span>, to: &[u32]) {
         for &peer in to {
             let state = &mut self.net.lanes[lane];
             let (number, hops) = (state.sends.link(peer), self.hops[lane] + 1);
             let link = &mut self.net.links[number];
             let message = link.state.push();
             (message.extent, message.hops) = (extent, hops);
-            if extent.count == 1 {
-                message.value = self.held[0];
-            } else {
-                message.values.clone_from(&self.held);
+            match extent {
+                None => {}
+                Some(Span { count: 1, .. }) => message.value = self.held[0],
+                Some(_) => message.values.clone_from(&self.held),
             }
             if let Some(order) = &mut self.order {
                 order.send(lane, number);
@@ -375,15 +415,14 @@ impl<'a> Run<'a> {
         let state = &mut lanes[lane];
         let steps = &self.plans[state.rank as usize].lanes[usize::from(state.index)].steps;
         match &steps[state.step as usize] {
-            Step::Move { sources, to, .. } => {
-                for source in sources {
-                    let Source::From(peer) = *source else { continue };
+            step @ (Step::Move { .. } | Step::Signal(_) | Step::Await(_)) => {
+                for peer in step.senders() {
                     let link = &links[state.receives.link(peer)];
                     if link.state.waiting == 0 {
                         return (format!("a message from rank {peer}"), link.producer as usize);
                     }
                 }
-                for &peer in to {
+                for &peer in step.receivers() {
                     let link = &links[state.sends.link(peer)];
                     if link.state.waiting == self.credit {
                         return (format!("credit from rank {peer}"), link.consumer as usize);
@@ -404,7 +443,7 @@ impl<'a> Run<'a> {
             return Err(self.net.blame(
                 self.plans,
                 link.producer as usize,
-                |to, _| to.contains(&peer),
+                |step| step.receivers().contains(&peer),
                 problem,
             ));
         }

@@ -2,7 +2,7 @@
 
 use crate::plan::collective::{Collective, CollectiveKind};
 use crate::plan::refusal::Refusal;
-use crate::plan::step::{Memory, Plan, Source, Span, Step};
+use crate::plan::step::{Memory, Plan, Span, Step};
 
 type Check = Result<(), String>;
 
@@ -16,7 +16,11 @@ pub(super) fn check(collective: Collective, plans: &[Plan]) -> Result<(), Box<Re
             let problem = format!("(blocks, width) are {mine:?} here and {theirs:?} on rank 0");
             return Err(Refusal::plan(rank, problem));
         }
-        if plan.blocks == 0 || plan.width == 0 || plan.lanes.len() > usize::from(u8::MAX) {
+        if plan.board != first.board {
+            let problem = format!("board banks are {} here and {} on rank 0", plan.board, first.board);
+            return Err(Refusal::plan(rank, problem));
+        }
+        if plan.blocks == 0 || plan.width == 0 && plan.board == 0 || plan.lanes.len() > usize::from(u8::MAX) {
             return Err(Refusal::plan(rank, "no blocks, no width or too many lanes"));
         }
         let shape = Shape { collective, ranks: plans.len(), rank, plan };
@@ -46,6 +50,7 @@ impl Shape<'_> {
                     format!("there is no other lane {other}")
                 })
             }
+            Step::Signal(_) | Step::Await(_) => self.peers(step),
             Step::Move { sources, into, to, .. } => {
                 require(!sources.is_empty(), || "it has no source".into())?;
                 require(into.is_some() || !to.is_empty(), || "its result goes nowhere".into())?;
@@ -55,20 +60,31 @@ impl Shape<'_> {
                     self.alike(span, extent)?;
                 }
                 into.iter().try_for_each(|&span| self.store(span))?;
-                self.peers(sources, to)
+                let carries = !to.is_empty() || step.senders().next().is_some();
+                require(!carries || self.plan.width > 0, || {
+                    "it sends or receives blocks, in a plan of width 0".into()
+                })?;
+                self.peers(step)
             }
         }
     }
 
     fn span(&self, span: Span) -> Check {
-        let Plan { blocks, width, scratch, .. } = *self.plan;
+        let Plan { blocks, width, scratch, board, .. } = *self.plan;
         require(span.count > 0 && span.first < blocks && span.reach() <= blocks, || {
             format!("{span} is out of range: there are {blocks} blocks")
         })?;
-        require(span.count <= width, || format!("{span} is wider than the plan's width, {width}"))?;
+        require(span.count <= width || width == 0, || {
+            format!("{span} is wider than the plan's width, {width}")
+        })?;
         match span.memory {
             Memory::Scratch(bank) => {
                 require(bank < scratch, || format!("{span}: there are {scratch} scratch banks"))
+            }
+            Memory::Board(bank) => {
+                let ranked = self.collective.kind == CollectiveKind::AllToAll;
+                require(!ranked, || format!("{span}: blocks of {} differ by rank", self.collective.kind))?;
+                require(bank < board, || format!("{span}: the board has {board} banks"))
             }
             Memory::Input => {
                 self.all(span, |b| self.collective.has_input(self.rank, b), "is no input of this rank")
@@ -90,29 +106,26 @@ impl Shape<'_> {
             Memory::Output => {
                 self.all(span, |b| self.collective.has_output(self.rank, b), "is no output of this rank")
             }
-            Memory::Scratch(_) => Ok(()),
+            Memory::Scratch(_) | Memory::Board(_) => Ok(()),
         }
     }
 
-    fn peers(&self, sources: &[Source], to: &[u32]) -> Check {
-        let from = sources.iter().filter_map(|source| match *source {
-            Source::From(rank) => Some(rank),
-            Source::Local(_) => None,
-        });
-        self.distinct(from, "from")?;
-        self.distinct(to.iter().copied(), "to")
+    fn peers(&self, step: &Step) -> Check {
+        let senders: Vec<u32> = step.senders().collect();
+        self.distinct(&senders, "from")?;
+        self.distinct(step.receivers(), "to")
     }
 
-    fn distinct(&self, peers: impl Iterator<Item = u32> + Clone, word: &str) -> Check {
-        for peer in peers.clone() {
+    fn distinct(&self, peers: &[u32], word: &str) -> Check {
+        for &peer in peers {
             require((peer as usize) < self.ranks && peer as usize != self.rank, || {
                 format!("{word} {peer}: there is no such other rank of {}", self.ranks)
             })?;
         }
-        if peers.clone().nth(1).is_none() {
+        if peers.len() < 2 {
             return Ok(());
         }
-        let mut sorted: Vec<u32> = peers.collect();
+        let mut sorted = peers.to_vec();
         sorted.sort_unstable();
         match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
             Some(pair) => Err(format!("{word} {} twice in one step", pair[0])),

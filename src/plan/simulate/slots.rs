@@ -2,13 +2,13 @@
 
 use super::CREDIT;
 use super::value::Value;
-use crate::plan::step::{Span, input};
+use crate::plan::step::Span;
 
 /// A message on its way.
 #[derive(Clone, Debug)]
 pub(super) struct Message {
-    /// The blocks that it holds.
-    pub(super) extent: Span,
+    /// The blocks that it holds; nothing in a signal.
+    pub(super) extent: Option<Span>,
     /// Its value where it is one block.
     pub(super) value: Value,
     /// Its values where it is more.
@@ -19,7 +19,7 @@ pub(super) struct Message {
 
 impl Default for Message {
     fn default() -> Self {
-        Self { extent: input(0), value: Value::UNDEFINED, values: Vec::new(), hops: 0 }
+        Self { extent: None, value: Value::UNDEFINED, values: Vec::new(), hops: 0 }
     }
 }
 

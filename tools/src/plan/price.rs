@@ -104,10 +104,10 @@ fn machine(name: &str, ranks: usize, cores: u32) -> Result<Machine<impl Fn(usize
     let transport = named.first().ok_or_else(|| usage("--transport names none"))?;
     let cost = reach(&**transport).map_err(|why| anyhow!("{name}: {why}"))?;
     Ok(Machine {
-        topology: Topology::one_host(ranks),
+        topology: Topology::one_host(ranks).with_cores(cores as usize),
         cost: move |_, _| cost,
         core: Core::MEASURED,
-        host: Host { cores, ..Host::MEASURED },
+        host: Host::MEASURED,
         slot: u32::try_from(transport.slot())?,
         credit: 4,
         lends: false,

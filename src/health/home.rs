@@ -1,0 +1,38 @@
+//! Where a rank runs, with more ranks than cores.
+//!
+//! Plans take neighbours to share a core: they leave data in its cache for each other, and wait for each other
+//! by yielding it. The scheduler knows nothing of that. So a rank that finds itself elsewhere moves to its
+//! core, now and then, and stays as free to leave it as it was.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use crate::sys::os;
+
+/// How long a rank that was moved away stays there, at the least.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// The core that a rank counts to.
+#[derive(Debug)]
+pub struct Home {
+    core: usize,
+    /// When it moved there last.
+    moved: Cell<Option<Instant>>,
+}
+
+impl Home {
+    /// That core, as the kernel numbers it.
+    pub fn new(core: usize) -> Self {
+        Self { core, moved: Cell::new(None) }
+    }
+
+    /// Moves the calling thread there, if it is elsewhere and has not just been moved. What cores it may use
+    /// stays as it is.
+    pub fn settle(&self) {
+        if os::core() == self.core || self.moved.get().is_some_and(|when| when.elapsed() < PATIENCE) {
+            return;
+        }
+        os::move_to(self.core);
+        self.moved.set(Some(Instant::now()));
+    }
+}
