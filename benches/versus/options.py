@@ -98,13 +98,16 @@ def parse(arguments: list[str], peers: list[str]) -> Options:
         parser.error(str(error))
     if any(not 2 <= count <= 16 for count in ranks):
         parser.error("there may be 2 to 16 ranks")
+    kolo = [builds(text, number) for number, text in enumerate(given.kolo)]
+    if len({name for name, _ in kolo}) < len(kolo):
+        parser.error("two builds of kolo have the same name")
     return Options(
         ranks=ranks,
         transports=list(given.transports),
         collectives=list(given.collectives),
         sizes=[bytes_ for bytes_ in sizes if given.min <= bytes_ <= given.max],
         peers=default if chosen is None else chosen,
-        kolo=[builds(text, number) for number, text in enumerate(given.kolo)],
+        kolo=kolo,
         parts=list(given.parts),
         rounds=given.rounds or (3 if given.quick else 7),
         milliseconds=given.window or (20 if given.quick else 40),

@@ -44,18 +44,16 @@ def line(row: Row) -> str:
 
 
 def machine_state(row: Row) -> str:
-    """The line's round trip, and windows that others disturbed."""
-    state = ""
+    """The line's round trip, what others took of the cores, and windows that they disturbed."""
+    parts = []
     if row.lines_ns:
         low, high = min(row.lines_ns), max(row.lines_ns)
-        state = (
-            f"{low:.0f}-{high:.0f} ns" if high > APART * low else f"{statistics.median(row.lines_ns):.0f} ns"
-        )
-    return (
-        state
-        + (f", {row.thrown} thrown" if row.thrown else "")
-        + (f", {row.kept} disturbed" if row.kept else "")
-    )
+        apart = high > APART * low
+        parts.append(f"{low:.0f}-{high:.0f} ns" if apart else f"{statistics.median(row.lines_ns):.0f} ns")
+    others = [part for series in row.series.values() for part in series.foreign]
+    parts.append(f"others {100 * statistics.mean(others):.0f} %")
+    parts += [f"{row.thrown} thrown"] * (row.thrown > 0) + [f"{row.kept} disturbed"] * (row.kept > 0)
+    return ", ".join(parts)
 
 
 def page(results: Results) -> str:
@@ -88,9 +86,9 @@ def heading(results: Results) -> str:
         f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, {machine['date']}. f32 sums; "
         f"sizes are those of the whole vector. Times are medians of {results.rounds} rounds of "
         f"{results.milliseconds:.0f} ms, of the slowest rank, with buffers rewritten and read between "
-        "operations; ratios are medians of the rounds' ratios. Each library's best setting counts. `line`: a "
-        "cache line's round trip between the cores; windows thrown away because others were busy; those that "
-        "stayed disturbed.\n",
+        "operations; ratios are medians of the rounds' ratios. Each library's best setting counts. `machine`: a "
+        "cache line's round trip between the cores; what other processes took of the cores; windows thrown away "
+        "because they took more than 5 %; those that stayed disturbed.\n",
     ]
     lines += [f"- {label}: {version}" for label, version in results.versions.items()]
     lines += [f"- left out: {text}" for text in results.left_out]
@@ -120,7 +118,7 @@ def speeds(rows: list[Row], results: Results) -> str:
             found_here = (digest.to_best_peer, digest.to_ideal, digest.to_ordinary)
             cells += [ratio(ratios.get(label)) for ratios in found_here]
         table.append([*cells, machine_state(row)])
-    return grid([*head, "line"], table)
+    return grid([*head, "machine"], table)
 
 
 def types(rows: list[Row]) -> str:
@@ -134,7 +132,7 @@ def types(rows: list[Row]) -> str:
             against = row.ratio(labels[0], label)
             cells.append(f"{row.bytes / row.series[label].median / 1e9:.1f} ({100 * (against or 0):.0f} %)")
         table.append([*cells, machine_state(row)])
-    return grid(["bytes", *labels, "line"], table)
+    return grid(["bytes", *labels, "machine"], table)
 
 
 def other(

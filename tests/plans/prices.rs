@@ -113,7 +113,9 @@ fn small_sizes_take_few_hops_and_large_ones_little_traffic() {
             let (small, large) = (table.pick(8), table.pick(1 << 30));
             assert!(hops(small, kind, ranks) <= hops(large, kind, ranks), "{kind} of {ranks}");
             let prices: Vec<_> = table.rows().iter().map(|row| row.ns).collect();
-            assert!(prices.is_sorted(), "{kind} of {ranks}: {prices:?}");
+            // But for the eighth that a plan of fewer steps may cost more than the cheapest.
+            let grows = |pair: &[u64]| pair[1] >= pair[0] - pair[0] / 8;
+            assert!(prices.windows(2).all(grows), "{kind} of {ranks}: {prices:?}");
             let steps = |a: &dyn Algorithm| plans(a, kind.at(0), ranks).len();
             assert_eq!(steps(small), ranks);
         }

@@ -45,7 +45,8 @@ static int environment(const char *const names[], int count, int otherwise) {
   return otherwise;
 }
 
-static void pin(const char *cores, int rank, int size) {
+/* Pins this rank to its core; returns how many cores there are. */
+static int pin(const char *cores, int rank, int size) {
   int list[CPU_SETSIZE], count = 0;
   for (const char *at = cores; *at != '\0' && count < CPU_SETSIZE;) {
     char *end;
@@ -56,6 +57,7 @@ static void pin(const char *cores, int rank, int size) {
   CPU_ZERO(&set);
   CPU_SET(list[rank * count / size], &set);
   if (sched_setaffinity(0, sizeof set, &set) != 0) perror("driver: cannot pin");
+  return count;
 }
 
 /* Kilobytes of this process: Pss of anonymous and of shared memory. */
@@ -172,8 +174,9 @@ int main(int argc, char **argv) {
   if (argc != 3 && argc != 4) return fail("usage", "driver FOLDER CORES [once]");
   struct job job = {.rank = environment(RANK, 4, 0), .size = environment(SIZE, 4, 1)};
   if (job.size > MOST_RANKS) return fail("too many ranks", "the board has room for 16");
-  if (strcmp(argv[2], "-") != 0) pin(argv[2], job.rank, job.size);
-  job.crowded = job.size > sysconf(_SC_NPROCESSORS_ONLN);
+  bool pinned = strcmp(argv[2], "-") != 0;
+  long cores = pinned ? pin(argv[2], job.rank, job.size) : sysconf(_SC_NPROCESSORS_ONLN);
+  job.crowded = job.size > cores;
   job.board = board_open(argv[1]);
   if (job.board == NULL) return fail(argv[1], strerror(errno));
   long before = footprint();
