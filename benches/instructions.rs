@@ -27,9 +27,10 @@ const REGIONS: &[Region] = &[
     Region { name: "send_recv-self-8B", repetitions: 2000, run: send_recv },
     Region { name: "message-8B", repetitions: 2000, run: message },
     Region { name: "ring-plan-16-ranks", repetitions: 100, run: ring_plan },
-    Region { name: "fold-8B", repetitions: 2000, run: |times| fold(8, times) },
-    Region { name: "fold-64B", repetitions: 2000, run: |times| fold(64, times) },
-    Region { name: "fold-4KiB", repetitions: 2000, run: |times| fold(4 << 10, times) },
+    Region { name: "fold-8B", repetitions: 2000, run: |times| fold::<1>(8, times) },
+    Region { name: "fold-64B", repetitions: 2000, run: |times| fold::<1>(64, times) },
+    Region { name: "fold-4KiB", repetitions: 2000, run: |times| fold::<1>(4 << 10, times) },
+    Region { name: "fold-8B-to-two", repetitions: 2000, run: |times| fold::<2>(8, times) },
     Region { name: "copy-8B", repetitions: 2000, run: |times| copied(8, times) },
     Region { name: "copy-64B", repetitions: 2000, run: |times| copied(64, times) },
 ];
@@ -96,11 +97,12 @@ fn ring_plan(times: u32) {
     });
 }
 
-/// A fold of two sources.
-fn fold(bytes: usize, times: u32) {
+/// A fold of two sources to some destinations.
+fn fold<const DESTINATIONS: usize>(bytes: usize, times: u32) {
     let reducer = Reducer::of(Dtype::F32, OpKind::Sum, 2).expect("floats have a sum");
-    let (mut to, a, b) = (vec![0u8; bytes], vec![1u8; bytes], vec![2u8; bytes]);
-    let (destinations, sources) = ([View::write(&mut to)], [View::read(&a), View::read(&b)]);
+    let mut to = [(); DESTINATIONS].map(|()| vec![0u8; bytes]);
+    let (a, b) = (vec![1u8; bytes], vec![2u8; bytes]);
+    let (destinations, sources) = (to.each_mut().map(|to| View::write(to)), [View::read(&a), View::read(&b)]);
     let views = (destinations.as_slice(), sources.as_slice());
     repeat(times, || {
         let (destinations, sources) = black_box(views);

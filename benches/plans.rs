@@ -20,7 +20,7 @@ fn choices() {
     for kind in CollectiveKind::ALL {
         for ranks in [2, 4, 8, 64, 512, 4096] {
             let machine = Machine {
-                core: Core { step_ns: 15, switch_ns: 1300, touch_per_us: 30_000 },
+                core: Core { step_ns: 15, switch_ns: 1300, touch_per_us: 30_000, cache: 1 << 20 },
                 host: Host { cache: 0, memory_per_us: 40_000, network_per_us: 3_000 },
                 credit: 4,
                 ..Machine::textbook(ranks, |_, _| Cost { latency_ns: 120, bytes_per_us: 20_000 })

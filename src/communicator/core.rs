@@ -110,7 +110,8 @@ impl Core {
         let near = |other: &usize| *other != rank && topology.neighbours(rank, *other);
         let neighbours: Vec<u32> = (0..topology.size()).filter(near).map(|other| other as u32).collect();
         let home = context.home().filter(|_| !neighbours.is_empty()).map(Home::new);
-        let tenancy = Tenancy { patience: context.patience(), neighbours, home };
+        let tenancy =
+            Tenancy { patience: context.patience(), neighbours, home, streams_from: context.streams_from() };
         let engine = Engine::new(Bell::new()?, context.slot(), tenancy, abort);
         let choice = Choice::default();
         Ok(Self {

@@ -28,7 +28,7 @@ use crate::error::{Error, Kind, Result};
 use crate::health::Home;
 use crate::kernel::Reducer;
 use crate::memory::{Bell, Scratch, View};
-use crate::plan::{Host, Plan};
+use crate::plan::Plan;
 use crate::transport::{Link, Tag, Watch};
 
 /// What a caller wants done.
@@ -50,10 +50,6 @@ pub struct Request<'a> {
     pub edges: bool,
 }
 
-/// Outputs of so many bytes are written past the caches, which could not hold them. On Zen 5 with 32 MiB of
-/// cache that wins nothing below, and little above.
-const STREAMS_FROM: usize = Host::MEASURED.cache as usize;
-
 /// The links of one communicator and what walking over them needs.
 pub struct Engine {
     links: Links,
@@ -63,15 +59,17 @@ pub struct Engine {
     slot: usize,
     patience: Patience,
     home: Option<Home>,
+    /// Outputs of so many bytes are written past the caches.
+    streams_from: usize,
     abort: Arc<AtomicBool>,
 }
 
 impl Engine {
     /// An engine without links, of a rank that shares its host so.
     pub fn new(bell: Arc<Bell>, slot: usize, tenancy: Tenancy, abort: Arc<AtomicBool>) -> Self {
-        let Tenancy { patience, neighbours, home } = tenancy;
+        let Tenancy { patience, neighbours, home, streams_from } = tenancy;
         let (links, scratch) = (Links::new(neighbours), Scratch::default());
-        Self { links, bell, scratch, slot, patience, home, abort }
+        Self { links, bell, scratch, slot, patience, home, streams_from, abort }
     }
 
     /// What peers ring.
@@ -121,7 +119,7 @@ impl Engine {
         request: &Request<'_>,
         then: impl FnOnce(&Ride<'_>) -> R,
     ) -> R {
-        let Self { links, scratch, slot, bell, patience, home, abort } = self;
+        let Self { links, scratch, slot, bell, patience, home, streams_from, abort } = self;
         let size = request.signature.dtype.size();
         route.survey(&request.shape, size, *slot);
         let drawn;
@@ -136,7 +134,7 @@ impl Engine {
             scratch.ensure(extents.bank() * usize::from(route.plan.scratch));
         }
         let board = route.board.as_ref().map_or_else(View::empty, Board::view);
-        let streams = request.output.len() >= STREAMS_FROM && !request.output.same_place(request.input);
+        let streams = request.output.len() >= *streams_from && !request.output.same_place(request.input);
         let call = Call { request, extents, scratch: scratch.view(), board, streams };
         then(&Ride { route, links, call, bell, abort, patience: *patience, home: home.as_ref() })
     }

@@ -34,7 +34,7 @@ impl Patience {
     }
 }
 
-/// How a rank shares the cores of its host.
+/// How a rank shares its host.
 #[derive(Debug)]
 pub struct Tenancy {
     /// How it waits.
@@ -43,6 +43,8 @@ pub struct Tenancy {
     pub neighbours: Vec<u32>,
     /// That core, where it has neighbours and may leave it.
     pub home: Option<Home>,
+    /// Outputs of so many bytes are written past the caches, which the host's ranks share.
+    pub streams_from: usize,
 }
 
 /// What to do next while nothing moves.

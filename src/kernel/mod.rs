@@ -263,8 +263,15 @@ pub fn copy(destinations: &[View<'_>], source: View<'_>) {
 
 fn copy_any(destinations: &[View<'_>], source: View<'_>) {
     check(destinations, &[source], 1);
+    if source.len() <= few::MOST {
+        for to in destinations {
+            // SAFETY: checked above; so few bytes are moved so.
+            unsafe { few::copy(source.as_ptr(), to.as_ptr(), source.len()) };
+        }
+        return;
+    }
     let entry = select::copy(Kernels::best().variant());
-    // SAFETY: checked by the caller; the variant runs here.
+    // SAFETY: checked above; the variant runs here.
     unsafe { stream::run(entry, destinations, &[source], 1, [0; 8]) }
 }
 
@@ -290,8 +297,10 @@ fn is_whole(length: usize, size: usize) -> bool {
 /// Whether two views are equally long, and in one place or apart.
 #[inline(always)]
 fn fits(a: View<'_>, b: View<'_>) -> bool {
-    let distance = a.as_ptr().addr().abs_diff(b.as_ptr().addr());
-    a.len() == b.len() && (distance == 0 || distance >= a.len())
+    // How far a begins behind b, and b behind a: one of the two wraps around, and is huge.
+    let behind = a.as_ptr().addr().wrapping_sub(b.as_ptr().addr());
+    let ahead = behind.wrapping_neg();
+    a.len() == b.len() && (behind == 0 || (behind >= a.len() && ahead >= a.len()))
 }
 
 /// Says which rule is broken.

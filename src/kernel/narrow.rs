@@ -23,6 +23,13 @@ pub(super) const CHUNK: usize = 64;
 unsafe fn load<N: Narrow, const LANES: usize>(from: *const Unaligned<N>) -> [f32; LANES] {
     let per_word = 4 / size_of::<N>();
     let mut chunk = [0.0; LANES];
+    if LANES < per_word {
+        for (i, lane) in chunk.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *lane = unsafe { from.add(i).read() }.0.widen();
+        }
+        return chunk;
+    }
     let words = LANES / per_word;
     for part in 0..per_word {
         for i in 0..words {
@@ -39,6 +46,13 @@ unsafe fn load<N: Narrow, const LANES: usize>(from: *const Unaligned<N>) -> [f32
 #[inline(always)]
 unsafe fn store<N: Narrow, const LANES: usize>(chunk: &[f32; LANES], to: *mut Unaligned<N>) {
     let per_word = 4 / size_of::<N>();
+    if LANES < per_word {
+        for (i, &lane) in chunk.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { to.add(i).write(Unaligned(N::narrow(lane))) };
+        }
+        return;
+    }
     let words = LANES / per_word;
     for i in 0..words {
         let part = |part| N::narrow(chunk[part * words + i]).low() << (part as u32 * N::BITS);
@@ -64,7 +78,7 @@ macro_rules! narrow {
                 if I::AVX512 && LANES == CHUNK {
                     // SAFETY: the caller's promise.
                     return avx512::lanes(unsafe { avx512::Vectors::load(from) });
-                } else if I::F16C && Self::DTYPE == Dtype::F16 {
+                } else if I::F16C && Self::DTYPE == Dtype::F16 && LANES.is_multiple_of(8) {
                     // SAFETY: the caller's promise.
                     return unsafe { f16c::load(from.cast()) };
                 }
@@ -78,7 +92,7 @@ macro_rules! narrow {
                 if I::AVX512 && LANES == CHUNK {
                     // SAFETY: the caller's promise.
                     return unsafe { avx512::Vectors::store(avx512::vectors(chunk), to) };
-                } else if I::F16C && Self::DTYPE == Dtype::F16 {
+                } else if I::F16C && Self::DTYPE == Dtype::F16 && LANES.is_multiple_of(8) {
                     // SAFETY: the caller's promise.
                     return unsafe { f16c::store(chunk, to.cast()) };
                 }
@@ -95,7 +109,7 @@ macro_rules! narrow {
                         walk.padded::<CHUNK>();
                     } else {
                         walk.chunks::<8>();
-                        walk.padded::<8>();
+                        walk.ends();
                     }
                 }
             }

@@ -262,7 +262,7 @@ impl Plan {
 
     /// The bytes of one chunk on the board.
     pub fn board_chunk(&self) -> usize {
-        (BANK / self.blocks as usize & !(LINE - 1)).max(LINE)
+        ((BANK / self.blocks as usize) & !(LINE - 1)).max(LINE)
     }
 
     /// The bytes of the board.

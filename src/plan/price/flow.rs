@@ -44,6 +44,9 @@ pub(super) struct Run<'a, F> {
     /// The core of each rank, and the rank that each core ran last.
     core_of: Vec<u32>,
     ran: Vec<Option<u32>>,
+    /// Whether a core's ranks take turns, and whether then messages do not stay in its cache.
+    crowded: Vec<bool>,
+    displaced: Vec<bool>,
     memories: Vec<Time>,
     networks: Vec<[Time; 2]>,
     /// Lanes that may go on, by when; and when each of them is next to be tried.
@@ -66,7 +69,13 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
         // A core is known by the lowest rank that it runs.
         let core = |rank: usize| (machine.topology.host(rank), machine.topology.core(rank));
         let mut known = BTreeMap::new();
-        let core_of = (0..ranks).map(|rank| *known.entry(core(rank)).or_insert(rank as u32)).collect();
+        let core_of: Vec<u32> =
+            (0..ranks).map(|rank| *known.entry(core(rank)).or_insert(rank as u32)).collect();
+        let mut on_core = vec![0; ranks];
+        core_of.iter().for_each(|&core| on_core[core as usize] += 1);
+        let crowded: Vec<bool> = on_core.iter().map(|&ranks| ranks > 1).collect();
+        let full = full(plans, machine, &net, &core_of, (block, rounds));
+        let displaced = crowded.iter().zip(full).map(|(&crowded, full)| crowded && full).collect();
         Ok(Self {
             plans,
             machine,
@@ -78,6 +87,8 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
             cores: vec![0; ranks],
             core_of,
             ran: vec![None; ranks],
+            crowded,
+            displaced,
             memories: vec![0; ranks],
             networks: vec![[0; 2]; ranks],
             ready: (0..net.lanes.len() as u32).map(|lane| Reverse((0, lane))).collect(),
@@ -146,7 +157,7 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
     fn start(&mut self, lane: usize, step: &Step) -> Option<Time> {
         let core = self.core(lane);
         let other = self.ran[core].is_some_and(|ran| ran != self.net.lanes[lane].rank);
-        let switch = if other { Time::from(self.machine.core.switch_ns) * 1000 } else { 0 };
+        let switch = if other { Time::from(self.machine.core.switch_ns) * 1250 } else { 0 };
         let mut start = self.lanes[lane].max(self.cores[core] + switch);
         if let Step::Join(from) = step {
             let tokens = self.tokens.get(&(self.net.sibling(lane, *from), lane))?;
@@ -199,7 +210,10 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
                 let lent = plain && self.machine.lends && self.plans[rank].lends;
                 let bytes = self.block * step.extent().map_or(0, |span| u64::from(span.count));
                 let outputs = u64::from(into.is_some()) + if lent { 0 } else { to.len() as u64 };
-                let end = self.work(rank, begun, bytes, sources.len() as u64, outputs);
+                let messages = step.senders().count() + if lent { 0 } else { to.len() };
+                let carried = if self.displaced[core] { messages as u64 } else { 0 };
+                let touched = (sources.len() as u64 + outputs + carried) * bytes;
+                let end = if outputs > 0 { self.work(rank, begun, touched) } else { begun };
                 self.take(lane, step, end);
                 to.iter().for_each(|&peer| self.send(lane, peer, end, bytes, lent));
                 end
@@ -209,12 +223,8 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
         end
     }
 
-    /// When a step that began to work is done, given its operands and outputs.
-    fn work(&mut self, rank: usize, begun: Time, bytes: u64, sources: u64, outputs: u64) -> Time {
-        if outputs == 0 {
-            return begun;
-        }
-        let touched = (sources + outputs) * bytes;
+    /// When a step that began to work is done, which touches so many bytes.
+    fn work(&mut self, rank: usize, begun: Time, touched: u64) -> Time {
         let done = begun + ps(touched, self.machine.core.touch_per_us);
         if !self.spills {
             return done;
@@ -242,7 +252,7 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
 
     fn send(&mut self, lane: usize, peer: u32, end: Time, bytes: u64, lent: bool) {
         let (from, to) = (self.net.lanes[lane].rank as usize, peer as usize);
-        let cost = (self.machine.cost)(from, to);
+        let (cost, late) = ((self.machine.cost)(from, to), self.out_of_phase(from, to));
         let number = self.net.lanes[lane].sends.link(peer);
         let link = &mut self.net.links[number];
         let mut sent = end.max(link.state.free);
@@ -258,7 +268,7 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
         }
         // What is lent is not carried: the receiver fetches it.
         sent += if lent { 0 } else { ps(bytes, cost.bytes_per_us) };
-        let arrives = sent + Time::from(cost.latency_ns) * 1000;
+        let arrives = sent + Time::from(cost.latency_ns) * 1000 + late;
         link.state.free = sent;
         link.state.messages.push_back((arrives, lent));
         match link.state.used < self.machine.credit {
@@ -269,7 +279,34 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
         self.wake(consumer, arrives);
     }
 
+    /// What a message to another core loses where ranks take turns on either: a switch and more, since those
+    /// of one core know nothing of the other's turns.
+    fn out_of_phase(&self, from: usize, to: usize) -> Time {
+        let topology = &self.machine.topology;
+        let apart = topology.together(from, to) && !topology.neighbours(from, to);
+        let turns = self.crowded[self.core_of[from] as usize] || self.crowded[self.core_of[to] as usize];
+        if apart && turns { Time::from(self.machine.core.switch_ns) * 1250 } else { 0 }
+    }
+
     fn latency(&self, from: usize, to: usize) -> Time {
         Time::from((self.machine.cost)(from, to).latency_ns) * 1000
     }
+}
+
+/// For each core, whether its ranks have more in their vectors and messages than its cache holds.
+fn full<F>(
+    plans: &[Plan],
+    machine: &Machine<F>,
+    net: &Net<Flow>,
+    core_of: &[u32],
+    (block, rounds): (u64, u64),
+) -> Vec<bool> {
+    let Plan { blocks, width, .. } = plans[0];
+    let mut held = vec![0u64; plans.len()];
+    core_of.iter().for_each(|&core| held[core as usize] += 2 * block * rounds * u64::from(blocks));
+    let waiting = block * u64::from(width) * rounds.min(machine.credit.into());
+    for end in net.links.iter().flat_map(|link| [link.producer, link.consumer]) {
+        held[core_of[net.lanes[end as usize].rank as usize] as usize] += waiting;
+    }
+    held.into_iter().map(|held| held > machine.core.cache.into()).collect()
 }

@@ -31,11 +31,14 @@ pub struct Core {
     /// Bytes that it reads or writes in its caches in a microsecond: a copy of n bytes counts twice, a
     /// reduction of two operands three times.
     pub touch_per_us: u32,
+    /// Bytes that its own cache holds. Where ranks that take turns have more than that in their vectors and
+    /// messages, they drive out each other's messages.
+    pub cache: u32,
 }
 
 impl Core {
     /// As measured on Zen 5, all-reduces of two ranks of 4 KiB to 4 MiB; the switch is a yield.
-    pub const MEASURED: Self = Self { step_ns: 25, switch_ns: 700, touch_per_us: 140_000 };
+    pub const MEASURED: Self = Self { step_ns: 25, switch_ns: 700, touch_per_us: 140_000, cache: 1 << 20 };
 
     /// Picoseconds to begin a step.
     pub(super) fn ps_to_begin(&self) -> u64 {
@@ -60,13 +63,13 @@ impl Host {
 }
 
 impl<F: Fn(usize, usize) -> Cost> Machine<F> {
-    /// Latency and bandwidth alone, alike between all ranks: what textbooks count. Everything else
+    /// Latency and bandwidth alone, alike between all ranks, which share nothing: what textbooks count. Everything else
     /// costs nothing, and links have credit for any number of messages.
     pub fn textbook(ranks: usize, cost: F) -> Self {
         Self {
-            topology: Topology::one_host(ranks),
+            topology: Topology::one_host(ranks).sharing_memory(false),
             cost,
-            core: Core { step_ns: 0, switch_ns: 0, touch_per_us: u32::MAX },
+            core: Core { step_ns: 0, switch_ns: 0, touch_per_us: u32::MAX, cache: u32::MAX },
             host: Host { cache: u32::MAX, memory_per_us: u32::MAX, network_per_us: u32::MAX },
             slot: 1 << 16,
             credit: u32::MAX,

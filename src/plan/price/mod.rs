@@ -5,7 +5,8 @@
 //! after the other, so that what is shared is counted once:
 //!
 //! ```text
-//!   core     switch_ns after another rank's step, then step_ns + (sources + outputs) · bytes / touch
+//!   core     switch_ns after another rank's step, then step_ns + (sources + outputs) · bytes / touch; messages twice where
+//!            ranks that take turns have more in hand than their core's cache holds
 //!   memory   (sources + outputs) · bytes / memory, where all ranks' vectors are more than caches hold
 //!   link     bytes / bandwidth, then the latency; between hosts after bytes / network on both sides
 //!   lent     no copy; the receiver reads the sender's memory, and its acknowledgment comes a latency later
