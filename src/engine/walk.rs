@@ -347,9 +347,7 @@ impl<'c> Moving<'_, 'c> {
         let mut place =
             |view: View<'l>| *places.next().expect("there is room for each of a step's places") = view;
         if let Some(span) = *stored {
-            let view = piece(span);
-            let past_caches = self.call.streams && span.memory == Memory::Output;
-            place(if past_caches { view.streamed() } else { view });
+            place(piece(span));
         }
         for &at in to {
             let room = if self.step.answers { links.answer(at, len) } else { links.reserve(at, len) };
@@ -397,6 +395,7 @@ impl<'c> Moving<'_, 'c> {
     fn memory(&self, span: Span) -> View<'c> {
         match span.memory {
             Memory::Input => self.call.request.input,
+            Memory::Output if self.call.streams => self.call.request.output.streamed(),
             Memory::Output => self.call.request.output,
             Memory::Scratch(_) => self.call.scratch,
             Memory::Board(_) => self.call.board,

@@ -157,7 +157,7 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
     fn start(&mut self, lane: usize, step: &Step) -> Option<Time> {
         let core = self.core(lane);
         let other = self.ran[core].is_some_and(|ran| ran != self.net.lanes[lane].rank);
-        let switch = if other { Time::from(self.machine.core.switch_ns) * 1000 } else { 0 };
+        let switch = if other { Time::from(self.machine.core.switch_ns) * 1250 } else { 0 };
         let mut start = self.lanes[lane].max(self.cores[core] + switch);
         if let Step::Join(from) = step {
             let tokens = self.tokens.get(&(self.net.sibling(lane, *from), lane))?;
@@ -279,13 +279,13 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
         self.wake(consumer, arrives);
     }
 
-    /// What a message to another core loses where ranks take turns on either: half a switch, since those of
-    /// one core know nothing of the other's turns.
+    /// What a message to another core loses where ranks take turns on either: a switch and more, since those
+    /// of one core know nothing of the other's turns.
     fn out_of_phase(&self, from: usize, to: usize) -> Time {
         let topology = &self.machine.topology;
         let apart = topology.together(from, to) && !topology.neighbours(from, to);
         let turns = self.crowded[self.core_of[from] as usize] || self.crowded[self.core_of[to] as usize];
-        if apart && turns { Time::from(self.machine.core.switch_ns) * 500 } else { 0 }
+        if apart && turns { Time::from(self.machine.core.switch_ns) * 1250 } else { 0 }
     }
 
     fn latency(&self, from: usize, to: usize) -> Time {
