@@ -21,12 +21,12 @@
 //! The peer is no more trusted than its last write: whatever is read here is read once, then checked.
 
 use std::cell::{Cell, UnsafeCell};
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fifo::{Apart, CREDIT, Forged, Reader, SLOT, Writer};
+use super::handover::{gone, receive_hello, send_hello};
 use super::pool::Pool;
 use super::presence::Presence;
 use super::{
@@ -49,7 +49,7 @@ const CAP: u32 = BUFFERS - CREDIT as u32;
 
 /// All that two linked ranks share; index 0 is what the lower rank writes.
 #[repr(C)]
-struct Layout {
+pub(super) struct Layout {
     boards: [Board; 2],
     rings: [[Header; CREDIT]; 2],
     buffers: [Buffer; BUFFERS as usize],
@@ -118,9 +118,6 @@ enum Room {
     /// In the buffer of the message that is being peeked.
     Answer(u32),
 }
-
-/// The first bytes that each rank sends: what it expects of the other.
-const HELLO: [u64; 3] = [u64::from_be_bytes(*b"kolo/shm"), size_of::<Layout>() as u64, SLOT as u64];
 
 struct ShmLink {
     memory: Shared<Layout>,
@@ -206,48 +203,6 @@ pub fn link_over(stream: UnixStream, lower: bool, bell: &Bell, deadline: Deadlin
         ringer,
         stream,
     }))
-}
-
-pub(super) fn send_hello(stream: &UnixStream, fds: &[BorrowedFd<'_>]) -> Result<()> {
-    os::send_with(stream, HELLO.map(u64::to_ne_bytes).as_flattened(), fds).map_err(|cause| {
-        match cause.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => gone(),
-            _ => Error::system("cannot hand shared memory to a peer (sendmsg)", cause),
-        }
-    })
-}
-
-pub(super) fn receive_hello<const N: usize>(stream: &UnixStream, deadline: Deadline) -> Result<[OwnedFd; N]> {
-    if deadline.passed() {
-        return Err(late());
-    }
-    let mut hello = [[0; 8]; HELLO.len()];
-    let fds = stream
-        .set_nonblocking(false)
-        .and_then(|()| stream.set_read_timeout(deadline.left()))
-        .and_then(|()| os::receive_with(stream, hello.as_flattened_mut()))
-        .map_err(|cause| match cause.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => late(),
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => gone(),
-            _ => Error::system("cannot receive a peer's shared memory (recvmsg)", cause),
-        })?;
-    let hello = hello.map(u64::from_ne_bytes);
-    if hello != HELLO {
-        let text =
-            format!("it lays out shared memory differently ({hello:x?}, here {HELLO:x?}); use one build");
-        return Err(Error::new(Kind::Refused, text));
-    }
-    fds.try_into().map_err(|fds: Vec<_>| {
-        Error::new(Kind::Refused, format!("it sent {} descriptors instead of {N}", fds.len()))
-    })
-}
-
-fn late() -> Error {
-    Error::new(Kind::Deadline, "it did not set up shared memory in time")
-}
-
-fn gone() -> Error {
-    Error::new(Kind::PeerLost, "its process is gone")
 }
 
 #[cold]
@@ -460,9 +415,11 @@ impl Drop for ShmLink {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::BorrowedFd;
     use std::thread;
     use std::time::Duration;
 
+    use super::super::handover::HELLO;
     use super::*;
 
     const TAG: Tag = Tag { digest: 1, body: [2; 4] };
