@@ -48,6 +48,8 @@ fn main() {
                     let variant = variant.to_string();
                     report(&variant, dtype.name(), op.name(), sources, memory, fold);
                 }
+                let fold = |to: View<'_>, from: &[View<'_>]| reducer.fold(&[to, from[1]], from, true);
+                report(&variant.to_string(), dtype.name(), "in a slot", 2, memory, fold);
                 if words.is_empty() || named("streamed") {
                     let fold = |to: View<'_>, from: &[View<'_>]| reducer.fold(&[to.streamed()], from, true);
                     report(&variant.to_string(), dtype.name(), "streamed", 2, memory, fold);

@@ -44,6 +44,12 @@ impl<N: Number, O: Combine<N::Wide>, const FINISH: bool> Kernel for Fold<N, O, F
     #[inline(always)]
     unsafe fn run<I: Isa>(job: &Job<'_>) {
         let finish = |sum: N::Wide| if FINISH { sum.over(job.ranks) } else { sum };
+        // A sum goes back into its message's slot and to the output: as often as to one place.
+        if let (&[to, too], &[a, b], false) = (job.destinations, job.sources, job.streams) {
+            let job = Job { destinations: &[to, too], sources: &[a, b], streams: false, ..job.clone() };
+            // SAFETY: the caller's promise, handed on.
+            return unsafe { walk::<N, I>(&job, |a, b| O::combine(a, b), finish) };
+        }
         // SAFETY: the caller's promise, handed on.
         unsafe { walk::<N, I>(job, |a, b| O::combine(a, b), finish) }
     }
@@ -161,7 +167,7 @@ where
         // SAFETY: the caller's promise.
         unsafe {
             let mut chunk = self.load::<LANES, PADDED>(self.first, start);
-            for other in self.others {
+            for other in one_by_one(self.others) {
                 let lanes = self.load::<LANES, PADDED>(other, start);
                 for i in 0..LANES {
                     chunk[i] = (self.combine)(chunk[i], lanes[i]);
@@ -201,7 +207,7 @@ where
     #[inline(always)]
     unsafe fn store<const LANES: usize>(&self, chunk: [N::Wide; LANES], start: usize) {
         let whole_lines = (LANES * size_of::<N>()).is_multiple_of(LINE);
-        for destination in self.destinations {
+        for destination in one_by_one(self.destinations) {
             // SAFETY: the caller's promise.
             unsafe {
                 let to = destination.as_ptr().cast::<Unaligned<N>>().add(start);
@@ -214,6 +220,20 @@ where
             }
         }
     }
+}
+
+/// The views, in a loop that is not unrolled: eight times the code, and each turn is long enough.
+#[inline(always)]
+fn one_by_one<'a>(views: &'a [View<'a>]) -> impl Iterator<Item = &'a View<'a>> {
+    let mut left = views;
+    std::iter::from_fn(move || {
+        let (first, others) = left.split_first()?;
+        left = others;
+        if left.len() > 1 {
+            std::hint::black_box(());
+        }
+        Some(first)
+    })
 }
 
 /// Writes a chunk past the caches.

@@ -20,93 +20,28 @@
 //!
 //! The peer is no more trusted than its last write: whatever is read here is read once, then checked.
 
-use std::cell::{Cell, UnsafeCell};
+mod hello;
+mod layout;
+
+use std::cell::Cell;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use super::fifo::{Apart, CREDIT, Forged, Reader, SLOT, Writer};
-use super::handover::{gone, receive_hello, send_hello};
+use super::fifo::{CREDIT, Forged, Reader, SLOT, Writer};
 use super::pool::Pool;
-use super::presence::Presence;
 use super::{
     Handover, Limits, Link, Meeting, Message, Reason, Tag, Transport, Watch, not_reserved, too_long,
 };
 use crate::bootstrap::Node;
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
-use crate::memory::{Bell, Ringer, Shareable, Shared, View};
+use crate::memory::{Bell, Ringer, Shared, View};
 use crate::sys::os;
 use crate::topology::Cost;
-
-/// The largest payload that shares its header's line.
-const PACKED: usize = 40;
-
-/// How many buffers two ranks have between them, and how many one of them may have and have sent: so each can
-/// have `CREDIT` messages on their way, and in an exchange keeps what it receives.
-const BUFFERS: u32 = 12;
-const CAP: u32 = BUFFERS - CREDIT as u32;
-
-/// All that two linked ranks share; index 0 is what the lower rank writes.
-#[repr(C)]
-pub(super) struct Layout {
-    boards: [Board; 2],
-    rings: [[Header; CREDIT]; 2],
-    buffers: [Buffer; BUFFERS as usize],
-}
-
-// SAFETY: atomics and `UnsafeCell`s of bytes, and padding that nobody looks at.
-unsafe impl Shareable for Layout {}
-// SAFETY: packed bytes belong to one rank at a time, handed over by `Header::number` and `Board::released`;
-// so do buffers, handed over by messages and `Board::returned`. Both are reached by address only.
-unsafe impl Sync for Layout {}
-
-#[repr(C, align(4096))]
-struct Board {
-    released: Apart<AtomicU64>,
-    returned: Apart<AtomicU64>,
-    presence: Apart<Presence>,
-    bodies: [[AtomicU64; 4]; CREDIT],
-}
-
-#[repr(C, align(128))]
-struct Header {
-    number: AtomicU64,
-    digest: AtomicU64,
-    about: AtomicU64,
-    packed: UnsafeCell<[u8; PACKED]>,
-}
-
-const _: () = assert!(std::mem::offset_of!(Header, packed) + PACKED == 64);
-
-/// Its neighbours do not begin at the same place of a page: caches would put their lines into the same sets.
-#[repr(C, align(64))]
-struct Buffer {
-    payload: UnsafeCell<[u8; SLOT]>,
-    apart: [u8; 320],
-}
-
-/// What a header says of its message, in one word.
-#[derive(Clone, Copy)]
-struct About {
-    len: u32,
-    /// Where the payload lies, if it is not packed.
-    buffer: u32,
-    /// The low bits of how many messages the sender has released.
-    news: u32,
-}
-
-impl About {
-    #[inline]
-    fn word(self) -> u64 {
-        u64::from(self.len) | u64::from(self.buffer & 0xff) << 32 | u64::from(self.news) << 40
-    }
-
-    #[inline]
-    fn of(word: u64) -> Self {
-        Self { len: word as u32, buffer: (word >> 32) as u32 & 0xff, news: (word >> 40) as u32 }
-    }
-}
+use hello::gone;
+pub(super) use hello::{receive_hello, send_hello};
+use layout::{About, BUFFERS, Board, CAP, Header, Layout, PACKED};
 
 /// Where a reserved message lies.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -419,7 +354,7 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    use super::super::handover::HELLO;
+    use super::hello::HELLO;
     use super::*;
 
     const TAG: Tag = Tag { digest: 1, body: [2; 4] };

@@ -1,0 +1,77 @@
+//! What two linked ranks share; see the picture in [`super`].
+
+use std::cell::UnsafeCell;
+use std::sync::atomic::AtomicU64;
+
+use crate::memory::Shareable;
+use crate::transport::fifo::{Apart, CREDIT, SLOT};
+use crate::transport::presence::Presence;
+
+/// The largest payload that shares its header's line.
+pub(super) const PACKED: usize = 40;
+
+/// How many buffers two ranks have between them, and how many one of them may have and have sent: so each can
+/// have `CREDIT` messages on their way, and in an exchange keeps what it receives.
+pub(super) const BUFFERS: u32 = 12;
+pub(super) const CAP: u32 = BUFFERS - CREDIT as u32;
+
+/// All that two linked ranks share; index 0 is what the lower rank writes.
+#[repr(C)]
+pub(super) struct Layout {
+    pub(super) boards: [Board; 2],
+    pub(super) rings: [[Header; CREDIT]; 2],
+    pub(super) buffers: [Buffer; BUFFERS as usize],
+}
+
+// SAFETY: atomics and `UnsafeCell`s of bytes, and padding that nobody looks at.
+unsafe impl Shareable for Layout {}
+// SAFETY: packed bytes belong to one rank at a time, handed over by `Header::number` and `Board::released`;
+// so do buffers, handed over by messages and `Board::returned`. Both are reached by address only.
+unsafe impl Sync for Layout {}
+
+#[repr(C, align(4096))]
+pub(super) struct Board {
+    pub(super) released: Apart<AtomicU64>,
+    pub(super) returned: Apart<AtomicU64>,
+    pub(super) presence: Apart<Presence>,
+    pub(super) bodies: [[AtomicU64; 4]; CREDIT],
+}
+
+#[repr(C, align(128))]
+pub(super) struct Header {
+    pub(super) number: AtomicU64,
+    pub(super) digest: AtomicU64,
+    pub(super) about: AtomicU64,
+    pub(super) packed: UnsafeCell<[u8; PACKED]>,
+}
+
+const _: () = assert!(std::mem::offset_of!(Header, packed) + PACKED == 64);
+
+/// Its neighbours do not begin at the same place of a page: caches would put their lines into the same sets.
+#[repr(C, align(64))]
+pub(super) struct Buffer {
+    pub(super) payload: UnsafeCell<[u8; SLOT]>,
+    apart: [u8; 320],
+}
+
+/// What a header says of its message, in one word.
+#[derive(Clone, Copy)]
+pub(super) struct About {
+    pub(super) len: u32,
+    /// Where the payload lies, if it is not packed.
+    pub(super) buffer: u32,
+    /// The low bits of how many messages the sender has released.
+    pub(super) news: u32,
+}
+
+impl About {
+    #[inline]
+    pub(super) fn word(self) -> u64 {
+        u64::from(self.len) | u64::from(self.buffer & 0xff) << 32 | u64::from(self.news) << 40
+    }
+
+    #[inline]
+    pub(super) fn of(word: u64) -> Self {
+        Self { len: word as u32, buffer: (word >> 32) as u32 & 0xff, news: (word >> 40) as u32 }
+    }
+}
