@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use kolo::{Communicator, Error, Kind, ReduceOp};
+use kolo::{CollectiveKind, Communicator, Error, Kind, ReduceOp};
 use support::{ranks, ranks_over};
 
 /// The errors of two ranks that do different things; both must end.
@@ -139,6 +139,56 @@ fn a_rank_that_leaves_is_news() {
         }
         let error = communicator.barrier().unwrap_err();
         assert_eq!((error.kind(), error.peer()), (Kind::PeerLost, Some(0)), "{error}");
+    });
+}
+
+/// Ranks that leave blocks for each other wait by signals, which are messages like any other.
+#[test]
+fn a_board_keeps_the_contracts() {
+    let all_reduce = |communicator: &mut Communicator, count: usize| {
+        communicator.all_reduce_in_place(&mut vec![1.0f32; count], ReduceOp::Sum)
+    };
+    for transport in ["local", "shm"] {
+        for trouble in ["a count", "a delay", "an end"] {
+            ranks_over(transport, 5, |communicator| {
+                communicator.set_algorithm(CollectiveKind::AllReduce, Some("board")).unwrap();
+                communicator.set_deadline(Some(Duration::from_secs(if trouble == "a delay" {
+                    1
+                } else {
+                    20
+                })));
+                all_reduce(communicator, 300_000).unwrap();
+                let outcome = match (communicator.rank(), trouble) {
+                    (3, "an end") => return,
+                    (3, "a count") => all_reduce(communicator, 300_001),
+                    (3, _) => {
+                        std::thread::sleep(Duration::from_secs(3));
+                        return;
+                    }
+                    _ => all_reduce(communicator, 300_000),
+                };
+                // A leader of another core may have all that it needs; it learns with the others.
+                let error = outcome.and_then(|()| communicator.barrier()).unwrap_err();
+                let expected = match trouble {
+                    "a count" => [Kind::Mismatch, Kind::PeerLost],
+                    "a delay" => [Kind::Deadline, Kind::PeerLost],
+                    _ => [Kind::PeerLost; 2],
+                };
+                assert!(expected.contains(&error.kind()), "{trouble} over {transport}: {error}");
+            });
+        }
+    }
+}
+
+#[test]
+fn a_board_is_refused_where_memory_cannot_be_shared() {
+    ranks_over("tcp", 2, |communicator| {
+        communicator.set_algorithm(CollectiveKind::AllReduce, Some("board")).unwrap();
+        let error = communicator.all_reduce_in_place(&mut [1.0f32], ReduceOp::Sum).unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage);
+        assert!(error.to_string().contains("in memory that all ranks share"), "{error}");
+        communicator.set_algorithm(CollectiveKind::AllReduce, None).unwrap();
+        communicator.barrier().unwrap();
     });
 }
 

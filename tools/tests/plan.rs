@@ -26,6 +26,16 @@ fn the_shown_the_proved_and_the_walked_plan_bear_one_id() {
 }
 
 #[test]
+fn a_boards_plan_depends_on_the_cores() {
+    let all_reduce = ["all_reduce", "-a", "board", "-n", "4"];
+    let on_two = [&all_reduce[..], &["--cores", "2"]].concat();
+    let shown = shown_id(&on_two);
+    assert_ne!(shown, shown_id(&all_reduce));
+    let (code, proved, _) = finish(&mut kolo([&["plan", "prove"], &on_two[..]].concat()));
+    assert!(code == 0 && proved.contains(&format!("id {shown}:")), "{shown}: {proved}");
+}
+
+#[test]
 fn one_ranks_plan_is_a_part_of_all() {
     let all = finish(&mut kolo(["plan", "show", "all_reduce", "-a", "ring", "-n", "4"])).1;
     let one = finish(&mut kolo(["plan", "show", "all_reduce", "-a", "ring", "-n", "4", "--rank", "2"])).1;

@@ -157,7 +157,7 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
     fn start(&mut self, lane: usize, step: &Step) -> Option<Time> {
         let core = self.core(lane);
         let other = self.ran[core].is_some_and(|ran| ran != self.net.lanes[lane].rank);
-        let switch = if other { Time::from(self.machine.core.switch_ns) * 1250 } else { 0 };
+        let switch = if other { Time::from(self.machine.core.switch_ns) * 1000 } else { 0 };
         let mut start = self.lanes[lane].max(self.cores[core] + switch);
         if let Step::Join(from) = step {
             let tokens = self.tokens.get(&(self.net.sibling(lane, *from), lane))?;

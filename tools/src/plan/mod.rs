@@ -61,6 +61,9 @@ struct Show {
     /// This rank's plan only
     #[arg(long, value_name = "RANK")]
     rank: Option<usize>,
+    /// Cores of the host, which neighbouring ranks share [default: one for each rank]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    cores: Option<u32>,
     /// As the algorithm wrote it, before its steps are fused
     #[arg(long)]
     simple: bool,
@@ -82,7 +85,7 @@ fn show(options: &Show) -> Result<u8> {
     if let Some(rank) = rank {
         check_rank("--rank", rank, ranks)?;
     }
-    let topology = Topology::one_host(ranks);
+    let topology = host(ranks, options.cores);
     let plan = |rank| match simple {
         true => algorithm.simple(collective, rank, &topology),
         false => algorithm.plan(collective, rank, &topology),
@@ -114,6 +117,15 @@ fn find(name: &str, kind: CollectiveKind) -> Result<&'static dyn Algorithm> {
 /// The algorithms that do `kind`.
 fn names(kind: CollectiveKind) -> Vec<&'static str> {
     algorithm::ALL.iter().filter(|algorithm| algorithm.does(kind)).map(|algorithm| algorithm.name()).collect()
+}
+
+/// A host with so many cores, or with one for each of its ranks.
+fn host(ranks: usize, cores: Option<u32>) -> Topology {
+    let topology = Topology::one_host(ranks);
+    match cores {
+        Some(cores) => topology.with_cores(cores as usize),
+        None => topology,
+    }
 }
 
 fn rooted(kind: CollectiveKind, root: usize, ranks: usize) -> Result<Collective> {

@@ -12,13 +12,14 @@ use kolo::algorithm::{self, Algorithm};
 use kolo::plan::{Collective, CollectiveKind, Plan, Proof};
 use kolo::topology::Topology;
 
-use super::{find, rooted};
+use super::{find, host, rooted};
 use crate::failure::usage;
 use crate::run::parse_ranks;
 
 const EXAMPLES: &str = "\
 Examples:
   kolo plan prove all_reduce --algorithm ring --ranks 4096
+  kolo plan prove all_reduce --algorithm board --ranks 8 --cores 2
   kolo plan prove broadcast --ranks 1-16         by every algorithm that does it, from every root
   kolo plan prove --all --ranks 1-64             every algorithm of every collective";
 
@@ -43,6 +44,9 @@ pub(crate) struct Options {
     /// How many ranks: 8, or 1-64, or 2,3,8-16
     #[arg(short = 'n', long, value_name = "RANGE", value_parser = parse_range)]
     ranks: Range,
+    /// Cores of the host, which neighbouring ranks share [default: one for each rank]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    cores: Option<u32>,
     /// The root, where there is one [default: every one up to 8 ranks, three above]
     #[arg(long, value_name = "RANK")]
     root: Option<usize>,
@@ -79,7 +83,7 @@ pub(super) fn prove(options: &Options) -> Result<u8> {
         let (family, collective, ranks) = work[index];
         let algorithm = families[family].algorithm;
         progress.set_message(format!("{} {} {ranks}", collective.kind, algorithm.name()));
-        let verdict = prove_one(algorithm, collective, ranks);
+        let verdict = prove_one(algorithm, collective, &host(ranks, options.cores));
         progress.inc(1);
         verdict
     });
@@ -133,9 +137,9 @@ fn roots(kind: CollectiveKind, ranks: usize) -> Vec<usize> {
     }
 }
 
-fn prove_one(algorithm: &dyn Algorithm, collective: Collective, ranks: usize) -> Verdict {
-    let topology = Topology::one_host(ranks);
-    let plan = |rank| algorithm.plan(collective, rank, &topology);
+fn prove_one(algorithm: &dyn Algorithm, collective: Collective, topology: &Topology) -> Verdict {
+    let ranks = topology.size();
+    let plan = |rank| algorithm.plan(collective, rank, topology);
     // A large job's plans are worth writing on several cores; those of many small jobs are spread already.
     let plans: Option<Vec<Plan>> = match ranks > LARGE {
         true => in_parallel(ranks, plan).into_iter().collect(),
