@@ -3,6 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64;
 use std::fmt;
+#[cfg(target_arch = "x86_64")]
 use std::mem;
 use std::ops::Range;
 
