@@ -6,13 +6,13 @@ import statistics
 from collections.abc import Callable
 
 import table
+from bench import Bench
 from jobs import JobError, Launch, run_once
 from machine import cores
 from measure import Contender, Meter, Row
 from options import Options
 from peers import Kolo, Setting
 from results import Results
-from session import Session
 
 DTYPES = ("f32", "f16", "bf16", "f8e4m3")
 DTYPES_FROM = 1 << 20
@@ -23,32 +23,32 @@ MEMORY_RANKS = 8
 WAIT_SECONDS = 1
 
 
-def dtypes(session: Session, options: Options, results: Results) -> None:
+def dtypes(bench: Bench, options: Options, results: Results) -> None:
     """All-reduce of narrow floats beside f32, kolo alone."""
     setting = Setting(2, "shm", crowded=len(cores()) < 2)
-    for library in session.kolos():
-        session.say(f"\ntypes: {library.name}, all-reduce, 2 ranks, shm")
-        with session.jobs([library], setting) as jobs:
+    for library in bench.kolos():
+        bench.say(f"\ntypes: {library.name}, all-reduce, 2 ranks, shm")
+        with bench.jobs([library], setting) as jobs:
             contenders = [
                 Contender(library.name, library.group, job, dtype=dtype)
                 for _, job in jobs
                 for dtype in DTYPES
             ]
-            meter = Meter(contenders, options, session.fail)
+            meter = Meter(contenders, options, bench.fail)
             for size in (size for size in options.sizes if size >= DTYPES_FROM):
                 row = meter.fill(Row(2, "shm", "all_reduce", size))
                 if row.series:
                     results.dtypes.append(row)
-                    session.say(table.types([row]).splitlines()[-1])
+                    bench.say(table.types([row]).splitlines()[-1])
 
 
-def start(session: Session, options: Options, results: Results) -> None:
+def start(bench: Bench, options: Options, results: Results) -> None:
     """From the start of the launcher to its end, with one small all-reduce; alternating."""
     del options
     for ranks in START_RANKS:
         setting = Setting(ranks, "shm", crowded=ranks > len(cores()))
         launches: list[Launch] = []
-        for library in session.real():
+        for library in bench.real():
             launches += library.launches(setting)
             if isinstance(library, Kolo):
                 launches += library.launched(setting)
@@ -56,43 +56,43 @@ def start(session: Session, options: Options, results: Results) -> None:
         for _ in range(START_ROUNDS):
             for launch in list(launches):
                 try:
-                    seconds = run_once(launch, ranks, session.folder / "once", cores())
+                    seconds = run_once(launch, ranks, bench.folder / "once", cores())
                     found.setdefault(launch.label, []).append(seconds)
                 except JobError as error:
-                    session.fail(f"{launch.label}: start of {ranks} ranks: {error}")
+                    bench.fail(f"{launch.label}: start of {ranks} ranks: {error}")
                     launches.remove(launch)
         results.start[ranks] = {label: statistics.median(times) for label, times in found.items()}
-        session.say(f"\nstart of {ranks} ranks: " + listed(results.start[ranks], table.duration))
+        bench.say(f"\nstart of {ranks} ranks: " + listed(results.start[ranks], table.duration))
 
 
-def memory(session: Session, options: Options, results: Results) -> None:
+def memory(bench: Bench, options: Options, results: Results) -> None:
     """What joining and a first small call cost a rank; the largest of all ranks."""
     del options
     found: dict[str, float] = {}
     setting = Setting(MEMORY_RANKS, "shm", crowded=MEMORY_RANKS > len(cores()))
-    for library in session.real():
-        with session.jobs([library], setting) as jobs:
+    for library in bench.real():
+        with bench.jobs([library], setting) as jobs:
             for _, job in jobs:
                 found[job.label] = max(hello["footprint_kib"] for hello in job.hello)
     results.memory[MEMORY_RANKS] = found
-    session.say(f"\nmemory of one of {MEMORY_RANKS} ranks: " + listed(found, table.kib))
+    bench.say(f"\nmemory of one of {MEMORY_RANKS} ranks: " + listed(found, table.kib))
 
 
-def waiting(session: Session, options: Options, results: Results) -> None:
+def waiting(bench: Bench, options: Options, results: Results) -> None:
     """CPU time of a rank whose peer comes late."""
     for transport in options.transports:
         found: dict[str, float] = {}
-        for library in session.real():
-            with session.jobs([library], Setting(2, transport, crowded=len(cores()) < 2)) as jobs:
+        for library in bench.real():
+            with bench.jobs([library], Setting(2, transport, crowded=len(cores()) < 2)) as jobs:
                 for _, job in jobs:
                     try:
                         found[job.label] = max(
                             answer["cpu"] for answer in job.ask(f"late {WAIT_SECONDS * 1000}")[1:]
                         )
                     except JobError as error:
-                        session.fail(f"{job.label}: waiting over {transport}: {error}")
+                        bench.fail(f"{job.label}: waiting over {transport}: {error}")
         results.waiting[transport] = found
-        session.say(
+        bench.say(
             f"\nCPU time of waiting {WAIT_SECONDS} s over {transport}: " + listed(found, table.duration)
         )
 

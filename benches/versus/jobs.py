@@ -190,8 +190,10 @@ def run_once(launch: Launch, ranks: int, folder: Path, cores: list[int]) -> floa
     try:
         begin = time.monotonic()
         processes = start(launch, ranks, folder, cores, "once")
-        codes = [process.wait(START_SECONDS) for process in processes]
+        for process in processes:
+            _await_end(process.pid, START_SECONDS)
         seconds = time.monotonic() - begin
+        codes = [process.wait(START_SECONDS) for process in processes]
         if any(codes):
             raise JobError(f"ended: {last_words(folder)}")
         return seconds
@@ -200,6 +202,15 @@ def run_once(launch: Launch, ranks: int, folder: Path, cores: list[int]) -> floa
     finally:
         end(processes, {pid for process in processes for pid in tree(process.pid)})
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _await_end(pid: int, timeout: float) -> None:
+    """Returns when a process ends, at once: Popen.wait with a timeout polls, up to 50 ms apart."""
+    file = os.pidfd_open(pid)
+    try:
+        select.select([file], [], [], timeout)
+    finally:
+        os.close(file)
 
 
 def last_words(folder: Path) -> str:

@@ -12,12 +12,12 @@ import extras
 import machine
 import plot
 import table
+from bench import Bench
 from jobs import adopt_orphans, send, tree
 from measure import Contender, Meter, Row
 from options import Options, parse
 from peers import PEERS, Setting
 from results import Results
-from session import Session
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -50,34 +50,34 @@ def interrupt(*_: object) -> None:
 
 def run(options: Options, folder: Path) -> int:
     """All parts; results are written even if they are interrupted."""
-    session = Session(options, folder)
-    if not session.kolos():
+    bench = Bench(options, folder)
+    if not bench.kolos():
         return 1
-    names = session.names("kolo"), session.names("peer")
+    names = bench.names("kolo"), bench.names("peer")
     results = Results(machine.facts(), *names, options.rounds, options.milliseconds)
     try:
         for name in options.parts:
-            PARTS[name](session, options, results)
+            PARTS[name](bench, options, results)
     finally:
-        results.versions, results.left_out = session.versions, session.left_out
+        results.versions, results.left_out = bench.versions, bench.left_out
         write(results, options.out)
     return int(bool(results.left_out))
 
 
-def speed(session: Session, options: Options, results: Results) -> None:
+def speed(bench: Bench, options: Options, results: Results) -> None:
     """All collectives at all sizes, for each number of ranks over each transport."""
     for ranks in options.ranks:
         for transport in options.transports:
             setting = Setting(ranks, transport, crowded=ranks > len(machine.cores()))
-            with session.jobs(session.libraries, setting) as jobs:
+            with bench.jobs(bench.libraries, setting) as jobs:
                 contenders = [
                     Contender(one.name, one.group, job, where)
                     for one, job in jobs
                     for where in one.placements
                 ]
-                meter = Meter(contenders, options, session.fail)
+                meter = Meter(contenders, options, bench.fail)
                 for collective in options.collectives:
-                    session.say(f"\n{table.NAMES[collective]}, {ranks} ranks, {transport}")
+                    bench.say(f"\n{table.NAMES[collective]}, {ranks} ranks, {transport}")
                     for bytes_ in options.sizes:
                         # A block is at least one element.
                         if collective in ("all_gather", "reduce_scatter") and bytes_ % (4 * ranks):
@@ -85,7 +85,7 @@ def speed(session: Session, options: Options, results: Results) -> None:
                         row = meter.fill(Row(ranks, transport, collective, bytes_))
                         if row.series:
                             results.rows.append(row)
-                            session.say(table.line(row))
+                            bench.say(table.line(row))
 
 
 def write(results: Results, folder: Path) -> None:

@@ -19,7 +19,7 @@ UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 EXAMPLES = """
 examples:
-  run                                         everything, about an hour
+  run                                         everything, up to two hours
   run --quick                                 a few sizes, few rounds
   run --parts speed --ranks 2 --transports shm --collectives all_reduce --sizes 8,1K,64K
   run --parts start,memory,waiting            what is not a collective's speed

@@ -24,6 +24,7 @@
 //! of.
 
 use std::marker::PhantomData;
+use std::ptr;
 
 use super::combine::Combine;
 use super::few;
@@ -200,22 +201,32 @@ where
         }
     }
 
-    /// Writes a chunk to all destinations.
+    /// Writes a chunk to all destinations: narrowed once.
     ///
     /// # Safety
     /// As [`chunk`](Self::chunk), and writable.
     #[inline(always)]
     unsafe fn store<const LANES: usize>(&self, chunk: [N::Wide; LANES], start: usize) {
-        let whole_lines = (LANES * size_of::<N>()).is_multiple_of(LINE);
-        for destination in one_by_one(self.destinations) {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let to = destination.as_ptr().cast::<Unaligned<N>>().add(start);
-                if self.streams && whole_lines && destination.is_streamed() && to.addr().is_multiple_of(LINE)
-                {
-                    stream::<N, I, LANES>(chunk, to);
+        // SAFETY: the caller's promise; `lines` are large enough for the largest chunk.
+        unsafe {
+            if let ([destination], false) = (self.destinations, self.streams) {
+                return N::store::<I, LANES>(chunk, destination.as_ptr().cast::<Unaligned<N>>().add(start));
+            }
+            let mut lines = [[0u8; LINE]; 8];
+            N::store::<I, LANES>(chunk, lines.as_mut_ptr().cast());
+            let bytes = LANES * size_of::<N>();
+            for destination in one_by_one(self.destinations) {
+                let to = destination.as_ptr().add(start * size_of::<N>());
+                if !bytes.is_multiple_of(LINE) {
+                    ptr::copy_nonoverlapping(lines.as_ptr().cast(), to, bytes);
+                } else if self.streams && destination.is_streamed() && to.addr().is_multiple_of(LINE) {
+                    for (i, line) in lines.into_iter().enumerate().take(bytes / LINE) {
+                        I::stream(line, to.add(i * LINE));
+                    }
                 } else {
-                    N::store::<I, LANES>(chunk, to);
+                    for (i, line) in lines.into_iter().enumerate().take(bytes / LINE) {
+                        to.add(i * LINE).cast::<[u8; LINE]>().write(line);
+                    }
                 }
             }
         }
@@ -234,23 +245,6 @@ fn one_by_one<'a>(views: &'a [View<'a>]) -> impl Iterator<Item = &'a View<'a>> {
         }
         Some(first)
     })
-}
-
-/// Writes a chunk past the caches.
-///
-/// # Safety
-/// As [`Number::store`]; the chunk consists of whole lines, and the address is a line's.
-#[inline(always)]
-unsafe fn stream<N: Number, I: Isa, const LANES: usize>(chunk: [N::Wide; LANES], to: *mut Unaligned<N>) {
-    let mut lines = [[0u8; LINE]; 8];
-    let count = LANES * size_of::<N>() / LINE;
-    // SAFETY: `lines` are large enough for the largest chunk; the rest is the caller's promise.
-    unsafe {
-        N::store::<I, LANES>(chunk, lines.as_mut_ptr().cast());
-        for (i, line) in lines.into_iter().enumerate().take(count) {
-            I::stream(line, to.cast::<[u8; LINE]>().add(i).cast());
-        }
-    }
 }
 
 impl<N, I, C, F> Walk for Views<'_, N, I, C, F>

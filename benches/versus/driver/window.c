@@ -22,6 +22,8 @@
 #include <sys/mman.h>
 
 enum { MOST_BATCHES = 512, FEWEST_BATCHES = 3 };
+/* How much longer a window may be for the sake of FEWEST_BATCHES. */
+static const double PATIENCE = 4;
 static const double BATCH = 1e-3, CALIBRATED = 0.25e-3;
 
 struct state {
@@ -203,7 +205,8 @@ static const char *batches(struct state *s, operation *operate, unsigned long re
   unsigned n = 0;
   const char *error = together(s, operate, 1, &first);
   /* All ranks see the same times, so they end alike. */
-  while (error == NULL && n < MOST_BATCHES && (n < FEWEST_BATCHES || spent < seconds)) {
+  while (error == NULL && n < MOST_BATCHES &&
+         (n == 0 || spent < seconds || (n < FEWEST_BATCHES && spent < PATIENCE * seconds))) {
     error = together(s, operate, repeats, &found[n]);
     spent += found[n++];
   }

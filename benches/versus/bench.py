@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from builds import BuildError, Builder
+from builds import Builder, BuildError
 from fetch import Unavailable
 from jobs import Job, JobError
 from machine import cores
@@ -18,7 +18,7 @@ from peers import PEERS, Ideal, Kolo, Library, Setting
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class Session:
+class Bench:
     """The libraries of one run, built against; and the folder in which its jobs live."""
 
     def __init__(self, options: Options, folder: Path) -> None:
