@@ -107,3 +107,32 @@ pub struct Cost {
 /// Tells apart the streams between one pair of ranks. Within a plan, each direction of a (peer, channel)
 /// belongs to one lane.
 pub type Channel = u8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cores(topology: &Topology) -> Vec<usize> {
+        (0..topology.size()).map(|rank| topology.core(rank)).collect()
+    }
+
+    #[test]
+    fn neighbours_share_cores_evenly() {
+        assert_eq!(cores(&Topology::one_host(5).with_cores(2)), [0, 0, 0, 1, 1]);
+        assert_eq!(cores(&Topology::one_host(2).with_cores(8)), [0, 1]);
+        assert_eq!(cores(&Topology::one_host(3).with_cores(0)), [0, 0, 0]);
+        let hosts = Topology::new(vec![0, 1, 0, 1, 0]).with_cores(2);
+        assert_eq!(cores(&hosts), [0, 0, 0, 1, 1]);
+        assert!(hosts.neighbours(0, 2) && !hosts.neighbours(0, 1) && !hosts.neighbours(0, 4));
+    }
+
+    #[test]
+    fn a_part_keeps_its_hosts_and_cores() {
+        let hosts = Topology::new(vec![0, 1, 0, 1]).with_cores(2).sharing_memory(true);
+        let part = hosts.part(&[3, 2, 0]);
+        assert_eq!([part.host(0), part.host(1), part.host(2)], [0, 1, 1]);
+        assert_eq!(cores(&part), [1, 1, 0]);
+        assert!(!part.has_board() && hosts.part(&[2, 0]).has_board());
+        assert!(!hosts.sharing_memory(false).part(&[2, 0]).has_board());
+    }
+}

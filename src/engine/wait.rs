@@ -114,3 +114,33 @@ impl Wait {
         Next::Park(deadline.left().map_or(NAP, |left| left.min(NAP)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How often one is to look again before one may sleep.
+    fn looks(patience: Patience, neighbour: bool) -> u32 {
+        let (mut wait, abort) = (Wait::new(patience, None), AtomicBool::new(false));
+        let again = std::iter::repeat_with(|| wait.next(&abort, neighbour));
+        again.take_while(|next| *next == Next::Again).count() as u32
+    }
+
+    #[test]
+    fn a_neighbour_gets_the_core_at_once() {
+        let crowded = Patience::for_host(4, 2);
+        assert_eq!(looks(crowded, true), crowded.yields);
+        assert_eq!(looks(crowded, false), crowded.spins + crowded.yields);
+        let roomy = Patience::for_host(2, 2);
+        assert!(roomy.spins > 10 * crowded.spins && roomy.looks == roomy.spins);
+    }
+
+    #[test]
+    fn abort_and_deadline_end_it() {
+        let abort = AtomicBool::new(true);
+        assert_eq!(Wait::new(Patience::for_host(4, 2), None).next(&abort, true), Next::Aborted);
+        abort.store(false, Ordering::Relaxed);
+        let mut late = Wait::new(Patience::for_host(4, 2), Some(Duration::ZERO));
+        assert_eq!(late.next(&abort, true), Next::Late);
+    }
+}

@@ -36,3 +36,25 @@ impl Home {
         self.moved.set(Some(Instant::now()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_moves_there_once_in_a_while_and_stays_free() {
+        let before = os::cores();
+        for &core in &before {
+            let home = Home::new(core);
+            home.settle();
+            // Elsewhere already, or there: it does not move twice in a row.
+            let moved = home.moved.get();
+            home.settle();
+            assert!(moved.is_none() || home.moved.get() == moved);
+            assert_eq!(os::cores(), before);
+        }
+        let nowhere = Home::new(usize::MAX);
+        nowhere.settle();
+        assert_eq!(os::cores(), before);
+    }
+}
