@@ -371,7 +371,8 @@ impl Core {
 
     /// What a call would walk.
     pub(super) fn explain(&mut self, collective: Collective, bytes: usize) -> Result<Explanation> {
-        let index = self.choose(collective.kind, bytes, Needs::default())?;
+        let no_board = !self.group.topology.has_board();
+        let index = self.choose(collective.kind, bytes, Needs { no_board, ..Needs::default() })?;
         let algorithm = algorithm::ALL[usize::from(index)];
         let topology = &self.group.topology;
         let plans = algorithm::plans(algorithm, collective, topology).expect("what was chosen has a plan");

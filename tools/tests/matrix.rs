@@ -30,12 +30,14 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-/// Every collective by every algorithm that does it, from the last root where there is one.
+/// Every collective by every algorithm that does it there, from the last root where there is one.
 fn every_algorithm(transport: &str, ranks: usize) -> impl Iterator<Item = Vec<String>> {
     let (n, last) = (ranks.to_string(), (ranks - 1).to_string());
-    let pairs = CollectiveKind::ALL
-        .into_iter()
-        .flat_map(|kind| algorithm::ALL.iter().filter(move |a| a.does(kind)).map(move |a| (kind, a.name())));
+    let shares_memory = transport != "tcp";
+    let pairs = CollectiveKind::ALL.into_iter().flat_map(move |kind| {
+        let able = algorithm::ALL.iter().filter(move |a| a.does(kind) && (shares_memory || !a.uses_board()));
+        able.map(move |a| (kind, a.name()))
+    });
     pairs.map(move |(kind, algorithm)| {
         let mut case = words(&[kind.name(), "-n", &n, "-t", transport, "-a", algorithm, "--counts", COUNTS]);
         if kind.rooted() {
