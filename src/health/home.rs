@@ -47,10 +47,11 @@ mod tests {
         for &core in &before {
             let home = Home::new(core);
             home.settle();
-            // Elsewhere already, or there: it does not move twice in a row.
+            // Elsewhere already, or there: it does not move twice in a row, unless this took long.
             let moved = home.moved.get();
             home.settle();
-            assert!(moved.is_none() || home.moved.get() == moved);
+            let stayed = |when: Instant| home.moved.get() == moved || when.elapsed() >= PATIENCE;
+            assert!(moved.is_none_or(stayed));
             assert_eq!(os::cores(), before);
         }
         let nowhere = Home::new(usize::MAX);
