@@ -18,6 +18,7 @@ struct Credentials {
     gid: u32,
 }
 
+// SAFETY: as in <sys/socket.h>, with the one structure that is asked for here.
 unsafe extern "C" {
     fn getsockopt(fd: i32, level: i32, name: i32, value: *mut Credentials, len: *mut u32) -> i32;
 }
