@@ -149,6 +149,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn news_are_understood_past_their_wrap() {
+        let wrap = u64::from(Writer::<4>::NEWS) + 1;
+        let writer = Writer::<4> { next: Cell::new(wrap + 3), released: Cell::new(wrap - 2) };
+        assert_eq!(writer.on_their_way(None), 4);
+        writer.hear((wrap + 1) as u32 & Writer::<4>::NEWS);
+        assert_eq!(writer.on_their_way(None), 1);
+        for old_or_forged in [wrap - 1, wrap, wrap + 3, wrap + 500] {
+            writer.hear(old_or_forged as u32 & Writer::<4>::NEWS);
+            assert_eq!(writer.on_their_way(None), 1, "{old_or_forged}");
+        }
+        writer.hear((wrap + 2) as u32);
+        assert_eq!(writer.on_their_way(None), 0);
+    }
+
+    #[test]
     fn a_credit_that_was_never_earned_is_refused() {
         let (writer, number) = (Writer::<2>::new(), AtomicU64::new(0));
         for _ in 0..2 {
