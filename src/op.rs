@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::dtype::Element;
+use crate::dtype::{Dtype, Element};
 use crate::error::Error;
 
 /// How a reduction combines the ranks' elements.
@@ -52,6 +52,7 @@ impl<T: Element> ReduceOp<T> {
     }
 
     /// The operator without its parameters.
+    #[inline]
     pub fn kind(&self) -> OpKind {
         match self {
             Self::Sum => OpKind::Sum,
@@ -114,6 +115,12 @@ impl OpKind {
         Self::BitXor,
         Self::User,
     ];
+
+    /// Whether elements of that type can be combined so.
+    #[inline]
+    pub const fn combines(self, dtype: Dtype) -> bool {
+        !(dtype.is_float() && matches!(self, Self::BitAnd | Self::BitOr | Self::BitXor))
+    }
 
     /// The name that the command line, reports and errors use.
     pub const fn name(self) -> &'static str {

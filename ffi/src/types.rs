@@ -88,17 +88,23 @@ macro_rules! with_element {
 pub(crate) use with_element;
 
 /// The operator of a code.
+#[inline]
 pub(crate) fn operator<T: Element>(code: OpCode) -> Result<ReduceOp<T>> {
-    let known = [
-        (Op::KOLO_SUM, ReduceOp::Sum),
-        (Op::KOLO_PROD, ReduceOp::Prod),
-        (Op::KOLO_MIN, ReduceOp::Min),
-        (Op::KOLO_MAX, ReduceOp::Max),
-        (Op::KOLO_AVERAGE, ReduceOp::Average),
-        (Op::KOLO_AND, ReduceOp::BitAnd),
-        (Op::KOLO_OR, ReduceOp::BitOr),
-        (Op::KOLO_XOR, ReduceOp::BitXor),
-    ];
-    let named = known.into_iter().find_map(|(name, op)| (name as OpCode == code).then_some(op));
-    named.ok_or_else(|| Error::usage(format!("{code} is no enum kolo_op")))
+    macro_rules! of_code {
+        ($($name:ident $op:ident),*) => {
+            match code {
+                $(code if code == Op::$name as i32 => Ok(ReduceOp::$op),)*
+                code => Err(unknown(code)),
+            }
+        };
+    }
+    of_code!(
+        KOLO_SUM Sum, KOLO_PROD Prod, KOLO_MIN Min, KOLO_MAX Max, KOLO_AVERAGE Average,
+        KOLO_AND BitAnd, KOLO_OR BitOr, KOLO_XOR BitXor
+    )
+}
+
+#[cold]
+fn unknown(code: OpCode) -> Error {
+    Error::usage(format!("{code} is no enum kolo_op"))
 }

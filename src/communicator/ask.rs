@@ -6,25 +6,46 @@ use std::fmt;
 use crate::dtype::{Dtype, Element};
 use crate::engine::{Counts, Routine, Shape, mix};
 use crate::error::{Error, Result};
-use crate::kernel::{Kernels, Reducer};
+use crate::kernel::{self, Reducer};
 use crate::op::{OpKind, ReduceOp};
 use crate::plan::CollectiveKind;
 
 /// A call, but for its memory.
+///
+/// Small, with all that is rare behind a pointer: small calls hand it on while it is being written.
 pub(crate) struct Ask {
-    pub(super) routine: Routine,
-    pub(super) root: usize,
-    pub(super) dtype: Dtype,
-    pub(super) reduction: Option<Reduction>,
+    pub(super) errand: Errand,
     pub(super) vectors: Vectors,
-    /// The peers of a message between two ranks: to, from.
-    pub(super) peers: (Option<u32>, Option<u32>),
+    pub(super) own: Own,
 }
 
-/// How a reducing call combines.
-pub(super) struct Reduction {
-    pub(super) op: OpKind,
-    pub(super) reducer: Reducer,
+/// What an errand does not say of how a call combines.
+pub(super) enum Own {
+    /// It says all.
+    Nothing,
+    /// What contributions are multiplied by before they are summed: the first bytes, as an element.
+    Factor([u8; 8]),
+    /// The caller's operator.
+    Operator(Box<Reducer>),
+}
+
+/// What calls must have in common to walk the same way: all of a call but its memory, its number, and an
+/// operator's parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Errand {
+    /// Elements of the whole vector, as far as all ranks know it.
+    pub(super) count: usize,
+    /// A hash of the counts, where they differ.
+    pub(super) counts: u64,
+    pub(super) root: u32,
+    pub(super) routine: Routine,
+    pub(super) dtype: Dtype,
+    pub(super) op: Option<OpKind>,
+    pub(super) commutes: bool,
+    /// Whether each rank knows only its own edges.
+    pub(super) edges: bool,
+    /// The peers of a message between two ranks: to, from.
+    pub(super) peers: (Option<u32>, Option<u32>),
 }
 
 /// How many elements there are, and where.
@@ -33,8 +54,16 @@ pub(super) enum Vectors {
     Whole(usize),
     /// One block per rank, each as long.
     Even { each: usize, only_input: Option<usize>, only_output: Option<usize> },
+    /// A message each way between two ranks.
+    Messages { sent: usize, received: usize },
+    /// Blocks that differ.
+    Ragged(Box<Ragged>),
+}
+
+/// Blocks that differ.
+pub(super) enum Ragged {
     /// One block per rank; where each ends.
-    Uneven { ends: Vec<usize>, only_input: Option<usize>, only_output: Option<usize> },
+    Ends { ends: Vec<usize>, only_input: Option<usize>, only_output: Option<usize> },
     /// What this rank knows of its own edges.
     Edges { input: Known, output: Known },
 }
@@ -58,85 +87,103 @@ impl Known {
 
 impl Ask {
     /// The vectors' shape, for the engine.
+    #[inline(always)]
     pub(super) fn shape(&self) -> Shape<'_> {
         match &self.vectors {
             Vectors::Whole(count) => Shape::Whole(*count),
             Vectors::Even { each, only_input, only_output } => {
-                let counts = Counts::Even(*each);
-                Shape::Ranked {
-                    input: counts,
-                    output: counts,
-                    only_input: *only_input,
-                    only_output: *only_output,
-                }
+                ranked(Counts::Even(*each), *only_input, *only_output)
             }
-            Vectors::Uneven { ends, only_input, only_output } => {
-                let counts = Counts::Ends(ends);
-                Shape::Ranked {
-                    input: counts,
-                    output: counts,
-                    only_input: *only_input,
-                    only_output: *only_output,
-                }
+            Vectors::Messages { sent, received } => {
+                let (input, output) = (Counts::Even(*sent), Counts::Even(*received));
+                Shape::Ranked { input, output, only_input: Some(0), only_output: Some(0) }
             }
-            Vectors::Edges { input, output } => {
+            Vectors::Ragged(ragged) => ragged.shape(),
+        }
+    }
+
+    // Inlined, as are the callers that small calls come through: a structure that is moved right after it was
+    // written stalls whoever reads it.
+    #[inline(always)]
+    fn collective<T: Element>(kind: CollectiveKind, size: usize, root: usize, vectors: Vectors) -> Self {
+        let (count, counts, edges) = match &vectors {
+            Vectors::Whole(count) => (*count, 0, false),
+            Vectors::Even { each, .. } => (each * size, 0, false),
+            Vectors::Messages { .. } => (0, 0, true),
+            Vectors::Ragged(ragged) => ragged.agreed(),
+        };
+        let errand = Errand {
+            count,
+            counts,
+            root: root as u32,
+            routine: Routine::Collective(kind),
+            dtype: T::DTYPE,
+            op: None,
+            commutes: true,
+            edges,
+            peers: (None, None),
+        };
+        Self { errand, vectors, own: Own::Nothing }
+    }
+
+    #[inline(always)]
+    fn reducing<T: Element>(mut self, op: &ReduceOp<T>, size: usize) -> Result<Self> {
+        let kind = op.kind();
+        if !kind.combines(T::DTYPE) {
+            return Err(kernel::not_for(T::DTYPE, kind));
+        }
+        self.errand.op = Some(kind);
+        match op {
+            ReduceOp::PreMul(factor) => self.own = Own::Factor(kernel::factor(*factor)),
+            ReduceOp::User(_) => {
+                let reducer = Reducer::new(op, size)?;
+                self.errand.commutes = reducer.commutes();
+                self.own = Own::Operator(Box::new(reducer));
+            }
+            _ => {}
+        }
+        Ok(self)
+    }
+}
+
+fn ranked(both: Counts<'_>, only_input: Option<usize>, only_output: Option<usize>) -> Shape<'_> {
+    Shape::Ranked { input: both, output: both, only_input, only_output }
+}
+
+impl Ragged {
+    fn boxed(self) -> Vectors {
+        Vectors::Ragged(Box::new(self))
+    }
+
+    fn shape(&self) -> Shape<'_> {
+        match self {
+            Self::Ends { ends, only_input, only_output } => {
+                ranked(Counts::Ends(ends), *only_input, *only_output)
+            }
+            Self::Edges { input, output } => {
                 let ((input, only_input), (output, only_output)) = (input.counts(), output.counts());
                 Shape::Ranked { input, output, only_input, only_output }
             }
         }
     }
 
-    /// Elements of the whole vector, as far as all ranks know it.
-    pub(super) fn count(&self, size: usize) -> usize {
-        match &self.vectors {
-            Vectors::Whole(count) => *count,
-            Vectors::Even { each, .. } => each * size,
-            Vectors::Uneven { ends, .. } => ends.last().copied().unwrap_or(0),
-            Vectors::Edges { .. } => 0,
+    /// What all ranks know of it: the elements, a hash of the counts; and whether that is not all.
+    fn agreed(&self) -> (usize, u64, bool) {
+        match self {
+            Self::Ends { ends, .. } => {
+                let hash = ends.iter().fold(1, |hash, &end| mix(hash, end as u64));
+                (ends.last().copied().unwrap_or(0), hash, false)
+            }
+            Self::Edges { .. } => (0, 0, true),
         }
-    }
-
-    /// A hash of the counts, where they differ.
-    pub(super) fn counts_hash(&self) -> u64 {
-        match &self.vectors {
-            Vectors::Uneven { ends, .. } => ends.iter().fold(1, |hash, &end| mix(hash, end as u64)),
-            _ => 0,
-        }
-    }
-
-    /// Whether each rank knows only its own edges.
-    pub(super) fn edges(&self) -> bool {
-        matches!(self.vectors, Vectors::Edges { .. })
-    }
-
-    /// The reducer, where contributions are multiplied before they are summed.
-    pub(super) fn prescales(&self) -> Option<&Reducer> {
-        self.reduction.as_ref().map(|by| &by.reducer).filter(|reducer| reducer.has_prescale())
-    }
-
-    #[inline(always)]
-    fn collective<T: Element>(kind: CollectiveKind, root: usize, vectors: Vectors) -> Self {
-        let routine = Routine::Collective(kind);
-        Self { routine, root, dtype: T::DTYPE, reduction: None, vectors, peers: (None, None) }
-    }
-
-    // Inlined, as are the callers that small calls come through: a structure that is moved right after it was
-    // written stalls whoever reads it.
-    #[inline(always)]
-    fn reducing<T: Element>(self, op: &ReduceOp<T>, place: Place) -> Result<Self> {
-        let Self { routine, root, dtype, vectors, peers, .. } = self;
-        let reducer = Reducer::with(place.kernels, op, place.size)?;
-        let reduction = Some(Reduction { op: op.kind(), reducer });
-        Ok(Self { routine, root, dtype, reduction, vectors, peers })
     }
 }
 
-/// Where a rank stands: what lengths are checked against, and what it combines with.
+/// Where a rank stands: what lengths are checked against.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) rank: usize,
     pub(crate) size: usize,
-    pub(crate) kernels: Kernels,
 }
 
 /// Lengths are in elements. Each constructor checks what one rank alone can check.
@@ -149,7 +196,8 @@ impl Ask {
         op: &ReduceOp<T>,
     ) -> Result<Self> {
         same_length("all_reduce", input, output)?;
-        Self::collective::<T>(CollectiveKind::AllReduce, 0, Vectors::Whole(input)).reducing(op, place)
+        Self::collective::<T>(CollectiveKind::AllReduce, place.size, 0, Vectors::Whole(input))
+            .reducing(op, place.size)
     }
 
     pub(crate) fn reduce<T: Element>(
@@ -163,17 +211,18 @@ impl Ask {
         if place.rank == root {
             same_length("reduce", input, output)?;
         }
-        Self::collective::<T>(CollectiveKind::Reduce, root, Vectors::Whole(input)).reducing(op, place)
+        Self::collective::<T>(CollectiveKind::Reduce, place.size, root, Vectors::Whole(input))
+            .reducing(op, place.size)
     }
 
     #[inline(always)]
     pub(crate) fn broadcast<T: Element>(place: Place, count: usize, root: usize) -> Result<Self> {
         check_rank("root", root, place.size)?;
-        Ok(Self::collective::<T>(CollectiveKind::Broadcast, root, Vectors::Whole(count)))
+        Ok(Self::collective::<T>(CollectiveKind::Broadcast, place.size, root, Vectors::Whole(count)))
     }
 
     pub(crate) fn barrier() -> Self {
-        Self::collective::<u8>(CollectiveKind::Barrier, 0, Vectors::Whole(0))
+        Self::collective::<u8>(CollectiveKind::Barrier, 1, 0, Vectors::Whole(0))
     }
 
     #[inline(always)]
@@ -185,14 +234,14 @@ impl Ask {
     ) -> Result<Self> {
         per_rank("reduce_scatter", "input", input, "output", output, place.size)?;
         let vectors = Vectors::Even { each: output, only_input: None, only_output: Some(place.rank) };
-        Self::collective::<T>(CollectiveKind::ReduceScatter, 0, vectors).reducing(op, place)
+        Self::collective::<T>(CollectiveKind::ReduceScatter, place.size, 0, vectors).reducing(op, place.size)
     }
 
     #[inline(always)]
     pub(crate) fn all_gather<T: Element>(place: Place, input: usize, output: usize) -> Result<Self> {
         per_rank("all_gather", "output", output, "input", input, place.size)?;
         let vectors = Vectors::Even { each: input, only_input: Some(place.rank), only_output: None };
-        Ok(Self::collective::<T>(CollectiveKind::AllGather, 0, vectors))
+        Ok(Self::collective::<T>(CollectiveKind::AllGather, place.size, 0, vectors))
     }
 
     pub(crate) fn gather<T: Element>(place: Place, input: usize, output: usize, root: usize) -> Result<Self> {
@@ -201,7 +250,7 @@ impl Ask {
             per_rank("gather", "output", output, "input", input, place.size)?;
         }
         let vectors = Vectors::Even { each: input, only_input: Some(place.rank), only_output: None };
-        Ok(Self::collective::<T>(CollectiveKind::Gather, root, vectors))
+        Ok(Self::collective::<T>(CollectiveKind::Gather, place.size, root, vectors))
     }
 
     pub(crate) fn scatter<T: Element>(
@@ -215,14 +264,14 @@ impl Ask {
             per_rank("scatter", "input", input, "output", output, place.size)?;
         }
         let vectors = Vectors::Even { each: output, only_input: None, only_output: Some(place.rank) };
-        Ok(Self::collective::<T>(CollectiveKind::Scatter, root, vectors))
+        Ok(Self::collective::<T>(CollectiveKind::Scatter, place.size, root, vectors))
     }
 
     pub(crate) fn all_to_all<T: Element>(place: Place, input: usize, output: usize) -> Result<Self> {
         same_length("all_to_all", input, output)?;
         per_rank("all_to_all", "input", input, "block", input / place.size, place.size)?;
         let vectors = Vectors::Even { each: input / place.size, only_input: None, only_output: None };
-        Ok(Self::collective::<T>(CollectiveKind::AllToAll, 0, vectors))
+        Ok(Self::collective::<T>(CollectiveKind::AllToAll, place.size, 0, vectors))
     }
 
     pub(crate) fn all_gather_v<T: Element>(
@@ -233,8 +282,8 @@ impl Ask {
     ) -> Result<Self> {
         let ends = ends("all_gather_v", "output", output, counts, place.size)?;
         expect("all_gather_v: input", input, counts[place.rank])?;
-        let vectors = Vectors::Uneven { ends, only_input: Some(place.rank), only_output: None };
-        Ok(Self::collective::<T>(CollectiveKind::AllGather, 0, vectors))
+        let vectors = Ragged::Ends { ends, only_input: Some(place.rank), only_output: None }.boxed();
+        Ok(Self::collective::<T>(CollectiveKind::AllGather, place.size, 0, vectors))
     }
 
     pub(crate) fn reduce_scatter_v<T: Element>(
@@ -246,8 +295,8 @@ impl Ask {
     ) -> Result<Self> {
         let ends = ends("reduce_scatter_v", "input", input, counts, place.size)?;
         expect("reduce_scatter_v: output", output, counts[place.rank])?;
-        let vectors = Vectors::Uneven { ends, only_input: None, only_output: Some(place.rank) };
-        Self::collective::<T>(CollectiveKind::ReduceScatter, 0, vectors).reducing(op, place)
+        let vectors = Ragged::Ends { ends, only_input: None, only_output: Some(place.rank) }.boxed();
+        Self::collective::<T>(CollectiveKind::ReduceScatter, place.size, 0, vectors).reducing(op, place.size)
     }
 
     /// `counts` at the root only.
@@ -268,7 +317,12 @@ impl Ask {
             }
             false => Known::Mine { rank: place.rank, count: 0 },
         };
-        Ok(Self::collective::<T>(CollectiveKind::Gather, root, Vectors::Edges { input: mine, output }))
+        Ok(Self::collective::<T>(
+            CollectiveKind::Gather,
+            place.size,
+            root,
+            Ragged::Edges { input: mine, output }.boxed(),
+        ))
     }
 
     /// `counts` at the root only.
@@ -289,7 +343,12 @@ impl Ask {
             }
             false => Known::Mine { rank: place.rank, count: 0 },
         };
-        Ok(Self::collective::<T>(CollectiveKind::Scatter, root, Vectors::Edges { input, output: mine }))
+        Ok(Self::collective::<T>(
+            CollectiveKind::Scatter,
+            place.size,
+            root,
+            Ragged::Edges { input, output: mine }.boxed(),
+        ))
     }
 
     pub(crate) fn all_to_all_v<T: Element>(
@@ -303,8 +362,8 @@ impl Ask {
         let received = ends("all_to_all_v", "output", output, recv_counts, place.size)?;
         let (to_self, from_self) = (send_counts[place.rank], recv_counts[place.rank]);
         expect("all_to_all_v: what this rank receives from itself", from_self, to_self)?;
-        let vectors = Vectors::Edges { input: Known::All(sent), output: Known::All(received) };
-        Ok(Self::collective::<T>(CollectiveKind::AllToAll, 0, vectors))
+        let vectors = Ragged::Edges { input: Known::All(sent), output: Known::All(received) }.boxed();
+        Ok(Self::collective::<T>(CollectiveKind::AllToAll, place.size, 0, vectors))
     }
 
     /// A message to one rank, from one rank, or both at once; lengths are 0 where there is none.
@@ -329,15 +388,18 @@ impl Ask {
         if to == Some(place.rank) {
             same_length("send_recv with itself", sent, received)?;
         }
-        let known = |count| Known::Mine { rank: 0, count };
-        Ok(Self {
-            routine: Routine::PointToPoint,
+        let errand = Errand {
+            count: 0,
+            counts: 0,
             root: 0,
+            routine: Routine::PointToPoint,
             dtype: T::DTYPE,
-            reduction: None,
-            vectors: Vectors::Edges { input: known(sent), output: known(received) },
+            op: None,
+            commutes: true,
+            edges: true,
             peers: (to.map(|rank| rank as u32), from.map(|rank| rank as u32)),
-        })
+        };
+        Ok(Self { errand, vectors: Vectors::Messages { sent, received }, own: Own::Nothing })
     }
 }
 

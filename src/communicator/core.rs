@@ -1,22 +1,20 @@
 //! What runs the calls of one communicator, wherever it is: with its owner, or with the progress thread.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::ask::Ask;
+use super::ask::{Ask, Errand, Own};
 use super::choice::{self, Choice, Explanation, Settings};
 use super::context::Context;
 use crate::algorithm;
 use crate::algorithm::choose::Needs;
-use crate::dtype::Dtype;
 use crate::engine::{
     Board, Engine, Request, Ride, Route, Routine, Shape, Signature, Stamp, Tenancy, Wait, Walk, aborted, mix,
 };
 use crate::error::{Error, Kind, Result};
 use crate::health::{Deadline, Home};
+use crate::kernel::Reducer;
 use crate::memory::{Bell, Scratch, View};
-use crate::op::OpKind;
 use crate::plan::{self, Collective, CollectiveKind, Plan};
 use crate::topology::Topology;
 
@@ -42,22 +40,6 @@ struct Destination {
     peers: (Option<u32>, Option<u32>),
 }
 
-/// What a call is, but for its number and its memory: what its destination and its signature depend on,
-/// besides the settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Errand {
-    routine: Routine,
-    dtype: Dtype,
-    op: Option<OpKind>,
-    needs: Needs,
-    root: u32,
-    /// Of all blocks together, as far as all ranks know it.
-    count: usize,
-    /// A hash of the counts, where they differ.
-    counts: u64,
-    peers: (Option<u32>, Option<u32>),
-}
-
 impl Errand {
     fn destination(&self, algorithm: u8) -> Destination {
         let Self { routine, root, peers, .. } = *self;
@@ -69,15 +51,22 @@ impl Errand {
         let count = count as u64;
         Signature { communicator, sequence, count, routine, dtype, op, algorithm, root, counts }
     }
+
+    /// The number of a call that is the communicator's `sequence`-th.
+    fn number(&self, sequence: u64) -> u64 {
+        if self.routine == Routine::PointToPoint { 0 } else { sequence }
+    }
 }
 
 /// A call's way. Most calls are like the one before, and take the same but for the number.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Trip {
     errand: Errand,
     route: usize,
     signature: Signature,
     stamp: Stamp,
+    /// How to combine, where the errand says all about it.
+    reducer: Option<Reducer>,
 }
 
 /// The algorithm of the barrier by which ranks agree on a call before they open links for it: few links
@@ -143,56 +132,64 @@ impl Core {
     }
 
     /// Runs a call to its end, on the calling thread.
+    #[inline(always)]
     pub(super) fn run(&mut self, ask: &Ask, input: View<'_>, output: View<'_>) -> Result<()> {
         self.begin(ask, input)?;
         let allowed = self.settings.deadline;
-        let walk = || {
-            let (engine, route, request) = self.call(ask, (input, output));
-            engine.run(route, &request, allowed)
-        };
-        match catch_unwind(AssertUnwindSafe(walk)) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.fail(error)),
-            Err(panic) => {
-                // Peers must not wait for a rank whose operator panicked, nor read what it lent.
-                self.fail(panicked());
-                resume_unwind(panic)
-            }
-        }
+        let mut walking = Walking { core: self, panics: true };
+        let (engine, route, request) = walking.core.call(ask, (input, output));
+        let outcome = engine.run(route, &request, allowed);
+        walking.panics = false;
+        outcome.map_err(|error| walking.core.fail(error))
     }
 
     /// Finds the route of a call, opening its links where they are not open yet.
-    #[inline]
+    #[inline(always)]
     pub(super) fn begin(&mut self, ask: &Ask, input: View<'_>) -> Result<()> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        let errand = self.errand(ask);
-        let number = self.sequence + u64::from(matches!(ask.routine, Routine::Collective(_)));
+        let errand = &ask.errand;
+        let sequence = self.sequence + u64::from(errand.routine != Routine::PointToPoint);
         match &mut self.trip {
-            Some(trip) if trip.errand == errand => {
-                trip.signature.sequence = if ask.routine == Routine::PointToPoint { 0 } else { number };
+            Some(trip) if trip.errand == *errand => {
+                let number = errand.number(sequence);
+                trip.signature.sequence = number;
+                trip.stamp.number(number);
             }
-            _ => self.set_course(ask, errand, number)?,
+            _ => self.set_course(ask, sequence)?,
         }
-        self.sequence = number;
+        self.sequence = sequence;
         // Only now, with its links open, can the peers learn of it.
         if self.abort().load(Ordering::Relaxed) {
             return Err(self.fail(aborted()));
         }
-        if let Some(reducer) = ask.prescales() {
-            self.prescaled.ensure(input.len());
-            reducer.prescale(self.prescaled.view().part(0..input.len()), input);
+        if let Own::Factor(factor) = ask.own {
+            self.prescale(input, factor);
         }
         Ok(())
     }
 
+    #[inline(never)]
+    fn prescale(&mut self, input: View<'_>, factor: [u8; 8]) {
+        let Some(reducer) = self.trip.as_mut().and_then(|trip| trip.reducer.as_mut()) else { return };
+        reducer.set_factor(factor);
+        self.prescaled.ensure(input.len());
+        reducer.prescale(self.prescaled.view().part(0..input.len()), input);
+    }
+
     /// Finds the route of a call that is not like the last one.
     #[inline(never)]
-    fn set_course(&mut self, ask: &Ask, errand: Errand, number: u64) -> Result<()> {
+    fn set_course(&mut self, ask: &Ask, sequence: u64) -> Result<()> {
+        let errand = ask.errand;
+        let (dtype, ranks) = (errand.dtype, self.group.members.len());
+        let reducer = match (errand.op, &ask.own) {
+            (Some(op), Own::Nothing) => Some(Reducer::of(dtype, op, ranks)?),
+            (_, Own::Factor(factor)) => Some(Reducer::pre_multiplied(dtype, *factor, ranks)?),
+            _ => None,
+        };
         let algorithm = self.algorithm(&errand)?;
-        let sequence = if ask.routine == Routine::PointToPoint { 0 } else { number };
-        let signature = errand.signature(self.group.id, sequence, algorithm);
+        let signature = errand.signature(self.group.id, errand.number(sequence), algorithm);
         let wanted = errand.destination(algorithm);
         let stamp = signature.stamp();
         let route = match self.find(wanted) {
@@ -202,7 +199,7 @@ impl Core {
                 opened.map_err(|error| self.fail_as(error, &signature))?
             }
         };
-        self.trip = Some(Trip { errand, route, signature, stamp });
+        self.trip = Some(Trip { errand, route, signature, stamp, reducer });
         Ok(())
     }
 
@@ -214,20 +211,21 @@ impl Core {
         ask: &'a Ask,
         (input, output): (View<'a>, View<'a>),
     ) -> (&'a mut Engine, &'a mut Route, Request<'a>) {
-        let Trip { route, signature, stamp, .. } = self.trip.as_ref().expect("a call has begun");
+        let Trip { route, signature, stamp, reducer, .. } = self.trip.as_ref().expect("a call has begun");
         // What the plan reads as the input: the caller's, or what was made of it.
-        let input = match ask.prescales() {
-            Some(_) => self.prescaled.view().part(0..input.len()),
-            None => input,
+        let (input, reducer) = match &ask.own {
+            Own::Nothing => (input, reducer.as_ref()),
+            Own::Factor(_) => (self.prescaled.view().part(0..input.len()), reducer.as_ref()),
+            Own::Operator(own) => (input, Some(&**own)),
         };
         let request = Request {
             signature,
-            tag: stamp.tag(signature.sequence),
+            tag: stamp.tag(),
             shape: ask.shape(),
             input,
             output,
-            reducer: ask.reduction.as_ref().map(|by| &by.reducer),
-            edges: ask.edges(),
+            reducer,
+            edges: ask.errand.edges,
         };
         (&mut self.engine, &mut self.routes[*route].1, request)
     }
@@ -259,7 +257,7 @@ impl Core {
     /// return this error too.
     #[cold]
     pub(super) fn fail(&mut self, error: Error) -> Error {
-        let Trip { signature, .. } = self.trip.expect("a call has begun");
+        let signature = self.trip.as_ref().expect("a call has begun").signature;
         self.fail_as(error, &signature)
     }
 
@@ -287,49 +285,25 @@ impl Core {
         let signature = Signature { counts: mix(signature.counts, u64::MAX), ..*signature };
         let (shape, none) = (Shape::Whole(0), View::empty());
         // A rank that has agreed may send at once: what the others see of it differs by edge, as the call's.
-        let (input, output, edges) = (none, none, ask.edges());
-        let tag = signature.tag();
-        let request = Request { signature: &signature, tag, shape, input, output, reducer: None, edges };
+        let (input, output, edges) = (none, none, ask.errand.edges);
+        let (signature, tag) = (&signature, &signature.tag());
+        let request = Request { signature, tag, shape, input, output, reducer: None, edges };
         self.engine.run(&mut self.routes[route].1, &request, self.settings.deadline)?;
         self.find(wanted).map_or_else(|| self.open(wanted), Ok)
     }
 
-    #[inline]
-    fn errand(&self, ask: &Ask) -> Errand {
-        let Ask { routine, dtype, root, peers, .. } = *ask;
-        let (op, commutes) = match &ask.reduction {
-            Some(by) => (Some(by.op), by.reducer.commutes()),
-            None => (None, true),
-        };
-        Errand {
-            routine,
-            dtype,
-            op,
-            needs: Needs {
-                rank_order: !commutes,
-                edge_local: ask.edges(),
-                no_board: !self.group.topology.has_board(),
-            },
-            root: root as u32,
-            count: ask.count(self.group.members.len()),
-            counts: ask.counts_hash(),
-            peers,
-        }
-    }
-
     /// The algorithm that a call walks, by its place in the list of all.
     fn algorithm(&mut self, errand: &Errand) -> Result<u8> {
-        match errand.routine {
-            Routine::Collective(kind) => self.choose(kind, errand.count * errand.dtype.size(), errand.needs),
-            Routine::PointToPoint => Ok(0),
-        }
+        let Routine::Collective(kind) = errand.routine else { return Ok(0) };
+        let no_board = !self.group.topology.has_board();
+        let needs = Needs { rank_order: !errand.commutes, edge_local: errand.edges, no_board };
+        self.choose(kind, errand.count * errand.dtype.size(), needs)
     }
 
     /// Whether the route of a call is open, so that [`Core::begin`] waits for nobody.
     pub(super) fn knows(&mut self, ask: &Ask) -> bool {
-        let errand = self.errand(ask);
-        let Ok(algorithm) = self.algorithm(&errand) else { return true };
-        self.find(errand.destination(algorithm)).is_some()
+        let Ok(algorithm) = self.algorithm(&ask.errand) else { return true };
+        self.find(ask.errand.destination(algorithm)).is_some()
     }
 
     fn find(&self, wanted: Destination) -> Option<usize> {
@@ -393,6 +367,21 @@ impl Core {
     /// A number that all ranks of this communicator agree on and no other communicator has.
     pub(super) fn child_id(&self, color: u64) -> u64 {
         mix(mix(self.group.id, self.sequence), color)
+    }
+}
+
+/// A call that is being walked. If its operator panics, peers must not wait for this rank, nor read what it
+/// lent.
+struct Walking<'a> {
+    core: &'a mut Core,
+    panics: bool,
+}
+
+impl Drop for Walking<'_> {
+    fn drop(&mut self) {
+        if self.panics {
+            self.core.fail(panicked());
+        }
     }
 }
 

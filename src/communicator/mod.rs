@@ -25,7 +25,6 @@ use self::core::{Core, Group};
 use self::progress::Queue;
 use crate::dtype::Element;
 use crate::error::Result;
-use crate::kernel::Kernels;
 use crate::memory::{View, as_bytes, as_bytes_mut};
 use crate::op::ReduceOp;
 use crate::plan::{Collective, CollectiveKind};
@@ -55,7 +54,6 @@ use crate::plan::{Collective, CollectiveKind};
 /// ```
 pub struct Communicator {
     group: Group,
-    kernels: Kernels,
     context: Arc<context::Context>,
     /// With its owner, unless works are outstanding.
     core: Option<Box<Core>>,
@@ -79,14 +77,7 @@ impl Communicator {
     fn new(context: Arc<context::Context>, group: Group, settings: Settings) -> Result<Self> {
         let abort = Arc::new(AtomicBool::new(false));
         let core = Core::new(context.clone(), group.clone(), settings, abort.clone())?;
-        Ok(Self {
-            group,
-            kernels: Kernels::best(),
-            context,
-            core: Some(Box::new(core)),
-            queue: Arc::default(),
-            abort,
-        })
+        Ok(Self { group, context, core: Some(Box::new(core)), queue: Arc::default(), abort })
     }
 
     /// This rank: 0 to `size() - 1`.
@@ -126,16 +117,19 @@ impl Communicator {
         self.core().explain(collective, bytes)
     }
 
+    #[inline(always)]
     fn place(&self) -> Place {
-        Place { rank: self.group.rank, size: self.group.members.len(), kernels: self.kernels }
+        Place { rank: self.group.rank, size: self.group.members.len() }
     }
 
     /// The core, taken back from the progress thread once every work is done.
+    #[inline(always)]
     fn core(&mut self) -> &mut Core {
         let Self { core, queue, .. } = self;
         core.get_or_insert_with(|| queue.recall())
     }
 
+    #[inline(always)]
     fn run<T: Element>(&mut self, ask: &Ask, input: &[T], output: &mut [T]) -> Result<()> {
         self.run_views(ask, View::read(as_bytes(input)), View::write(as_bytes_mut(output)))
     }
@@ -145,6 +139,8 @@ impl Communicator {
         self.run_views(ask, view, view)
     }
 
+    // Where calls of all types come together; what small calls pass is one function from here on.
+    #[inline(never)]
     fn run_views(&mut self, ask: &Ask, input: View<'_>, output: View<'_>) -> Result<()> {
         self.core().run(ask, input, output)
     }

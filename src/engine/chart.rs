@@ -16,20 +16,32 @@ use crate::plan::Plan;
 pub struct Leg {
     /// The bytes of its messages.
     pub len: usize,
-    /// The first block of each local source, in order, then of where it stores: bytes of their memories.
-    pub pieces: SmallVec<[Range<usize>; 2]>,
+    /// What it reads.
+    pub sources: SmallVec<[Place; 2]>,
+    /// What it writes.
+    pub places: SmallVec<[Place; 2]>,
+}
+
+/// Where an operand of a step lies.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// In a memory of that [`Memory::kind`](crate::plan::Memory::kind): its first block.
+    Bytes(usize, Range<usize>),
+    /// In the next message of that link.
+    Link(u32),
 }
 
 impl Leg {
     /// The leg of a step.
     pub fn new(step: &Move, extents: &Extents<'_>, round: usize) -> Self {
-        let sources = step.sources.iter().filter_map(|source| match source {
-            Operand::Local(span) => Some(span),
-            Operand::Link(_) => None,
-        });
-        let pieces = sources.chain(&step.into).map(|span| extents.block(*span, 0, round)).collect();
+        let place = |operand: &Operand| match *operand {
+            Operand::Local(span) => Place::Bytes(span.memory.kind(), extents.block(span, 0, round)),
+            Operand::Link(at) => Place::Link(at),
+        };
         let len = (0..step.span.count).map(|index| extents.block(step.span, index, round).len()).sum();
-        Self { len, pieces }
+        let [sources, places] =
+            [&step.sources, &step.places].map(|operands| operands.iter().map(place).collect());
+        Self { len, sources, places }
     }
 }
 
@@ -38,7 +50,6 @@ impl Leg {
 pub struct Chart {
     shape: Shape<'static>,
     size: usize,
-    slot: usize,
     /// The map that it was drawn from.
     pub extents: Extents<'static>,
     /// By lane and step; steps that move nothing have an empty one.
@@ -49,17 +60,13 @@ impl Chart {
     /// The chart of these lanes, for elements of `size` bytes and messages of at most `slot`.
     pub fn new(plan: &Plan, lanes: &[Vec<Hop>], shape: Shape<'static>, size: usize, slot: usize) -> Self {
         let extents = Extents::new(plan, shape, size, slot);
-        let leg = |hop: &Hop| match hop {
-            Hop::Move(step) => Leg::new(step, &extents, 0),
-            _ => Leg::default(),
-        };
-        let legs = lanes.iter().map(|hops| hops.iter().map(leg).collect()).collect();
-        Self { shape, size, slot, extents, legs }
+        let legs = lanes.iter().map(|hops| hops.iter().map(|hop| hop.leg(&extents, 0)).collect()).collect();
+        Self { shape, size, extents, legs }
     }
 
     /// Whether it is that of a call.
-    #[inline]
-    pub fn serves(&self, shape: &Shape<'_>, size: usize, slot: usize) -> bool {
-        self.shape == *shape && self.size == size && self.slot == slot
+    #[inline(always)]
+    pub fn serves(&self, shape: &Shape<'_>, size: usize) -> bool {
+        self.shape == *shape && self.size == size
     }
 }

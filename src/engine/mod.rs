@@ -37,7 +37,7 @@ pub struct Request<'a> {
     /// What all ranks must agree on.
     pub signature: &'a Signature,
     /// The same, as it travels.
-    pub tag: Tag,
+    pub tag: &'a Tag,
     /// What the vectors are made of.
     pub shape: Shape<'a>,
     /// The caller's input; in place, the output.
@@ -112,39 +112,62 @@ impl Engine {
     }
 
     /// Gets ready to walk.
-    #[inline(always)]
     pub fn ride<R>(
         &mut self,
         route: &mut Route,
         request: &Request<'_>,
         then: impl FnOnce(&Ride<'_>) -> R,
     ) -> R {
-        let Self { links, scratch, slot, bell, patience, home, streams_from, abort } = self;
-        let size = request.signature.dtype.size();
-        route.survey(&request.shape, size, *slot);
-        let drawn;
-        let extents = match &route.chart {
-            Some(chart) => &chart.extents,
-            None => {
-                drawn = Extents::new(&route.plan, request.shape, size, *slot);
-                &drawn
-            }
-        };
-        if route.plan.scratch > 0 {
-            scratch.ensure(extents.bank() * usize::from(route.plan.scratch));
-        }
-        let board = route.board.as_ref().map_or_else(View::empty, Board::view);
-        let streams = request.output.len() >= *streams_from && !request.output.same_place(request.input);
-        let call = Call { request, extents, scratch: scratch.view(), board, streams };
-        then(&Ride { route, links, call, bell, abort, patience: *patience, home: home.as_ref() })
+        let extents = self.survey(route, request);
+        then(&self.over(route, extents.as_ref(), request))
     }
 
     /// Walks the whole route, on the calling thread.
+    #[inline(always)]
     pub fn run(&mut self, route: &mut Route, request: &Request<'_>, allowed: Option<Duration>) -> Result<()> {
-        self.ride(route, request, |ride| match ride.sprint()? {
+        let extents = self.survey(route, request);
+        let ride = self.over(route, extents.as_ref(), request);
+        match ride.sprint()? {
             None => Ok(()),
             Some(walk) => ride.go_on(walk, allowed),
-        })
+        }
+    }
+
+    /// Has the route's chart be that of a call, or finds the extents of a call that has none.
+    #[inline(always)]
+    fn survey<'a>(&self, route: &mut Route, request: &Request<'a>) -> Option<Extents<'a>> {
+        let size = request.signature.dtype.size();
+        if route.chart.as_ref().is_some_and(|chart| chart.serves(&request.shape, size)) {
+            return None;
+        }
+        route.survey(&request.shape, size, self.slot);
+        match route.chart {
+            Some(_) => None,
+            None => Some(Extents::new(&route.plan, request.shape, size, self.slot)),
+        }
+    }
+
+    /// A call over a route; `extents` where it has no chart.
+    #[inline(always)]
+    fn over<'a>(
+        &'a mut self,
+        route: &'a Route,
+        extents: Option<&'a Extents<'a>>,
+        request: &'a Request<'a>,
+    ) -> Ride<'a> {
+        let Self { links, scratch, bell, patience, home, streams_from, abort, .. } = self;
+        let charted = route.chart.as_ref().map(|chart| &chart.extents);
+        let extents = extents.or(charted).expect("a call without a chart has extents of its own");
+        if route.plan.scratch > 0 {
+            scratch.ensure(extents.bank() * usize::from(route.plan.scratch));
+        }
+        let (input, mut output) = (request.input, request.output);
+        if output.len() >= *streams_from && !output.same_place(input) {
+            output = output.streamed();
+        }
+        let board = route.board.as_ref().map_or_else(View::empty, Board::view);
+        let call = Call { request, extents, memories: [input, output, scratch.view(), board] };
+        Ride { route, links, call, bell, abort, patience: *patience, home: home.as_ref() }
     }
 }
 

@@ -18,23 +18,13 @@ pub struct Port {
     pub channel: Channel,
 }
 
-/// One operand of a [`Hop`].
+/// What a [`Hop`] reads or writes.
 #[derive(Clone, Copy, Debug)]
 pub enum Operand {
     /// Blocks of this rank.
     Local(Span),
-    /// The next message of that link.
+    /// The next message of that link: that comes, or is to be sent.
     Link(u32),
-}
-
-impl Operand {
-    /// Its span, where it is local.
-    pub fn span(self) -> Option<Span> {
-        match self {
-            Self::Local(span) => Some(span),
-            Self::Link(_) => None,
-        }
-    }
 }
 
 /// A [`Step`] whose peers are places in the engine's list of links.
@@ -59,10 +49,8 @@ pub struct Move {
     pub sources: Box<[Operand]>,
     /// See there.
     pub finish: bool,
-    /// See there.
-    pub into: Option<Span>,
-    /// The links that the result is sent on.
-    pub to: Box<[u32]>,
+    /// Where the result goes: it is stored first, if at all, then sent.
+    pub places: Box<[Operand]>,
     /// The blocks that it moves, in any of the spans.
     pub span: Span,
     /// Whether it may lend its source instead of copying it.
@@ -84,6 +72,8 @@ pub struct Route {
     pub board: Option<Board>,
     /// Whether nothing on its links moves by this rank's own effort alone: what comes, comes by itself.
     pub prompt: bool,
+    /// Whether a step of it may lend.
+    pub lends: bool,
     /// At the size of the last call, if its shape borrows nothing.
     pub chart: Option<Chart>,
 }
@@ -110,18 +100,17 @@ impl Route {
             let place = |peer: u32| link(Port { peer, channel: lane.channel });
             lane.steps.iter().map(|step| hop(step, plan.lends, &place)).collect()
         });
-        let lanes = lanes.collect();
+        let lanes: Vec<Vec<Hop>> = lanes.collect();
+        let lends = lanes.iter().flatten().any(|hop| matches!(hop, Hop::Move(step) if step.lends));
         let used: Vec<u32> = ports(&plan).into_iter().map(link).collect();
         let prompt = used.iter().all(|&at| links.at(at).watch().is_none());
-        Self { plan, lanes, links: used, board, prompt, chart: None }
+        Self { plan, lanes, links: used, board, prompt, lends, chart: None }
     }
 
-    /// Draws the chart for a call's shape, if it is not the last one's.
-    #[inline]
+    /// Draws the chart for a call's shape, if that borrows nothing.
+    #[cold]
     pub fn survey(&mut self, shape: &Shape<'_>, size: usize, slot: usize) {
-        if !self.chart.as_ref().is_some_and(|chart| chart.serves(shape, size, slot)) {
-            self.chart = shape.lasting().map(|shape| Chart::new(&self.plan, &self.lanes, shape, size, slot));
-        }
+        self.chart = shape.lasting().map(|shape| Chart::new(&self.plan, &self.lanes, shape, size, slot));
     }
 }
 
@@ -137,8 +126,10 @@ fn hop(step: &Step, lends: bool, place: &impl Fn(u32) -> u32) -> Hop {
                 })
                 .collect(),
             finish: *finish,
-            into: *into,
-            to: to.iter().map(|&rank| place(rank)).collect(),
+            places: {
+                let sent = to.iter().map(|&rank| Operand::Link(place(rank)));
+                into.iter().map(|span| Operand::Local(*span)).chain(sent).collect()
+            },
             span: step.extent().expect("the prover refuses steps without a span"),
             lends: lends && into.is_none() && !finish && sources.len() == 1 && to.len() == 1,
         }),

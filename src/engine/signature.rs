@@ -71,37 +71,44 @@ pub struct Signature {
 
 const NO_OP: u8 = u8::MAX;
 
-/// All of a signature's tag but its sequence: what calls that are alike have in common.
+/// A signature's tag, to be numbered: what calls that are alike have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp {
+    /// Of all but the number.
     hash: u64,
-    body: [u64; 4],
+    tag: Tag,
 }
 
 impl Stamp {
-    /// What travels with the messages of the call of that number.
+    /// Makes it that of the call of that number.
     #[inline]
-    pub fn tag(&self, sequence: u64) -> Tag {
-        let Self { hash, body: [communicator, _, count, small] } = *self;
-        Tag { digest: mix(hash, sequence), body: [communicator, sequence, count, small] }
+    pub fn number(&mut self, sequence: u64) {
+        self.tag.digest = mix(self.hash, sequence);
+        self.tag.body[1] = sequence;
+    }
+
+    /// What travels with the call's messages.
+    #[inline]
+    pub fn tag(&self) -> &Tag {
+        &self.tag
     }
 }
 
 impl Signature {
     /// What travels with this call's messages.
     pub fn tag(&self) -> Tag {
-        self.stamp().tag(self.sequence)
+        self.stamp().tag
     }
 
-    /// What travels with the messages of all calls that differ in their number only.
+    /// The same, to be made that of other calls that differ in their number only.
     pub fn stamp(&self) -> Stamp {
         let codes =
             [self.routine.code(), self.dtype as u8, self.op.map_or(NO_OP, |op| op as u8), self.algorithm];
         let small = u64::from(u32::from_le_bytes(codes)) << 32 | u64::from(self.root);
-        let body = [self.communicator, 0, self.count, small];
         let hash =
             [self.communicator, self.count, small].iter().fold(self.counts, |hash, &word| mix(hash, word));
-        Stamp { hash, body }
+        let body = [self.communicator, self.sequence, self.count, small];
+        Stamp { hash, tag: Tag { digest: mix(hash, self.sequence), body } }
     }
 
     /// Says how this call and a peer's message disagree.

@@ -13,7 +13,7 @@ use std::ops::Range;
 use smallvec::{SmallVec, smallvec};
 
 use super::Request;
-use super::chart::Leg;
+use super::chart::{Leg, Place};
 use super::extent::Extents;
 use super::link::{Links, Wanted};
 use super::route::{Hop, Move, Operand, Route};
@@ -27,6 +27,10 @@ use crate::transport::Tag;
 /// Below this many bytes a copy is cheaper than lending and waiting for the loan's end.
 const WORTH_LENDING: usize = 16 << 10;
 
+/// So many looks at a step come without a pause between them: a pause takes about as long as a line between
+/// neighbouring cores.
+const BRISK: u32 = 8;
+
 /// What one call works on.
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
@@ -34,12 +38,9 @@ pub struct Call<'a> {
     pub request: &'a Request<'a>,
     /// Where the blocks lie.
     pub extents: &'a Extents<'a>,
-    /// The engine's own memory.
-    pub scratch: View<'a>,
-    /// What all ranks see, where the plan has it.
-    pub board: View<'a>,
-    /// Whether the output is written past the caches: it is more than they hold, and apart from the input.
-    pub streams: bool,
+    /// What it works on, by [`Memory::kind`]. An output that is more than the caches hold, and apart from the
+    /// input, is written past them.
+    pub memories: [View<'a>; Memory::KINDS],
 }
 
 /// How far a walk has come.
@@ -89,45 +90,50 @@ enum Tried {
 
 /// Walks a plan of one lane as far as one comes without more than `spins` looks at any step. Then either
 /// everything is done, and there is no walk; or it is returned as it stands. Nearly all of what a small call
-/// costs is spent here, so nothing is kept that only a walk with several lanes, or a rest, would need.
+/// costs is spent here, so nothing is kept that only several lanes, several rounds, or a rest would need.
 #[inline(always)]
 pub(super) fn sprint(route: &Route, links: &Links, call: &Call<'_>, spins: u32) -> Result<Option<Walk>> {
-    let ([hops], true) = (route.lanes.as_slice(), route.prompt) else { return Ok(Some(Walk::new(route))) };
-    let legs = route.chart.as_ref().map_or(&[][..], |chart| chart.legs[0].as_slice());
-    let rounds = call.extents.rounds();
-    for round in 0..rounds {
-        for (step, hop) in hops.iter().enumerate() {
-            let mut looks = 0;
-            while let Tried::Blocked(_) = hop.attempt(legs.get(step), round, links, call)? {
-                looks += 1;
-                if looks > spins {
-                    let cursor = Cursor { round, step, blocker: None, done: false };
-                    return Ok(Some(Walk::of_one_lane(cursor)));
-                }
+    let ([hops], Some(chart), true, 1) = (&*route.lanes, &route.chart, route.prompt, call.extents.rounds())
+    else {
+        return Ok(Some(Walk::new(route)));
+    };
+    for (step, (hop, leg)) in hops.iter().zip(&chart.legs[0]).enumerate() {
+        let mut looks = 0;
+        while let Tried::Blocked(_) = hop.attempt(leg, 0, links, call)? {
+            looks += 1;
+            if looks > spins {
+                return Ok(Some(Walk::of_one_lane(Cursor { round: 0, step, blocker: None, done: false })));
+            }
+            if looks > BRISK {
                 std::hint::spin_loop();
             }
         }
     }
-    let cursor = Cursor { round: rounds, step: 0, blocker: None, done: true };
-    Ok(if links.settled(&route.links)? { None } else { Some(Walk::of_one_lane(cursor)) })
+    if !route.lends || links.settled(&route.links)? {
+        return Ok(None);
+    }
+    Ok(Some(Walk::of_one_lane(Cursor { round: 1, step: 0, blocker: None, done: true })))
 }
 
 impl Hop {
-    /// Tries a step that needs no other lane; `leg` is that of the first round, if it is known.
-    #[inline]
-    fn attempt(&self, leg: Option<&Leg>, round: usize, links: &Links, call: &Call<'_>) -> Result<Tried> {
-        let step = match self {
-            Self::Move(step) => step,
-            Self::Signal(to) => return signal(links, *to, call),
-            Self::Await(from) => return await_signal(links, *from, call),
+    /// Tries a step that needs no other lane.
+    #[inline(always)]
+    fn attempt(&self, leg: &Leg, round: usize, links: &Links, call: &Call<'_>) -> Result<Tried> {
+        match self {
+            Self::Move(step) => Moving { step, round, call }.attempt(leg, links),
+            Self::Signal(to) => signal(links, *to, call),
+            Self::Await(from) => await_signal(links, *from, call),
             Self::Post(_) | Self::Join(_) => {
                 unreachable!("the prover refuses tokens where there is one lane")
             }
-        };
-        let moving = Moving { step, round, call };
-        match leg {
-            Some(leg) if round == 0 => moving.attempt(leg, links),
-            _ => moving.attempt(&Leg::new(step, call.extents, round), links),
+        }
+    }
+
+    /// Where its bytes lie in a round of a call.
+    pub(super) fn leg(&self, extents: &Extents<'_>, round: usize) -> Leg {
+        match self {
+            Self::Move(step) => Leg::new(step, extents, round),
+            _ => Leg::default(),
         }
     }
 }
@@ -202,7 +208,10 @@ impl Cursor {
             let tried = match hop {
                 Hop::Post(to) => tokens.post(lane, *to),
                 Hop::Join(from) => tokens.join(*from, lane),
-                _ => hop.attempt(legs.get(self.step), self.round, links, call)?,
+                _ => match legs.get(self.step) {
+                    Some(leg) if self.round == 0 => hop.attempt(leg, 0, links, call)?,
+                    _ => hop.attempt(&hop.leg(call.extents, self.round), self.round, links, call)?,
+                },
             };
             match tried {
                 Tried::Done => {
@@ -248,7 +257,7 @@ fn signal(links: &Links, at: u32, call: &Call<'_>) -> Result<Tried> {
     if links.reserve(at, 0)?.is_none() {
         return Ok(Tried::Blocked(Blocker::Link(at, Wanted::Credit)));
     }
-    links.commit(at, 0, &call.request.tag)?;
+    links.commit(at, 0, call.request.tag)?;
     Ok(Tried::Done)
 }
 
@@ -285,88 +294,96 @@ impl<'c> Moving<'_, 'c> {
     // Apart from the loops over lanes and rounds, which would keep all of its values alive.
     #[inline(never)]
     fn attempt(&self, leg: &Leg, links: &Links) -> Result<Tried> {
-        let Move { sources, to, .. } = self.step;
         // Later rounds send nothing where a block has run out; both sides know which.
         if self.round > 0 && leg.len == 0 {
             return Ok(Tried::Done);
         }
         let of_edge;
         let tag = match self.call.request.edges {
-            false => &self.call.request.tag,
+            false => self.call.request.tag,
             true => {
                 of_edge = self.signature().tag();
                 &of_edge
             }
         };
-        if self.step.lends && leg.len >= WORTH_LENDING && links.at(to[0]).limits().lends {
-            return self.lend(links, tag);
+        if self.step.lends
+            && leg.len >= WORTH_LENDING
+            && let [Operand::Link(to)] = self.step.places[..]
+            && links.at(to).limits().lends
+        {
+            return self.lend(to, links, tag);
         }
         let none = View::empty();
-        if sources.len() <= 2 && to.len() <= 1 {
-            return self.shift(&mut [none; 2], &mut [none; 2], leg, tag, links);
+        // For steps of these few shapes, which small calls are made of, loops are unrolled.
+        match (&leg.sources[..], &leg.places[..]) {
+            (from @ [_], into @ [_]) => {
+                self.shift((from, &mut [none; 1]), (into, &mut [none; 1]), leg.len, tag, links)
+            }
+            (from @ [_, _], into @ [_]) => {
+                self.shift((from, &mut [none; 2]), (into, &mut [none; 1]), leg.len, tag, links)
+            }
+            (from @ [_, _], into @ [_, _]) => {
+                self.shift((from, &mut [none; 2]), (into, &mut [none; 2]), leg.len, tag, links)
+            }
+            (from, into) => {
+                let (mut sources, mut places) =
+                    (Few::from_elem(none, from.len()), Few::from_elem(none, into.len()));
+                self.shift((from, &mut sources), (into, &mut places), leg.len, tag, links)
+            }
         }
-        let mut views: Few<View<'_>> = smallvec![none; sources.len() + to.len() + 1];
-        let (from, into) = views.split_at_mut(sources.len());
-        self.shift(from, into, leg, tag, links)
     }
 
-    /// Moves the step's bytes, if all of them can be moved; `from` and `into` have room for its views.
+    /// Moves the leg's bytes, if all of them can be moved: messages whole, vectors by their first block.
+    /// There is room for a view of each place.
     #[inline(always)]
     fn shift<'l>(
         &self,
-        from: &mut [View<'l>],
-        into: &mut [View<'l>],
-        leg: &Leg,
+        (sources, from): (&[Place], &mut [View<'l>]),
+        (places, into): (&[Place], &mut [View<'l>]),
+        len: usize,
         tag: &Tag,
         links: &'l Links,
     ) -> Result<Tried>
     where
         'c: 'l,
     {
-        let Move { sources, to, into: stored, .. } = self.step;
-        let len = leg.len;
-        // Messages whole, vectors by their first block.
-        let mut pieces = leg.pieces.iter();
-        let mut piece = |span: Span| {
-            let piece = pieces.next().expect("a leg has a piece for each of its step's spans");
-            self.memory(span).part(piece.clone())
-        };
-        for (source, view) in sources.iter().zip(&mut *from) {
-            *view = match *source {
-                Operand::Local(span) => piece(span),
-                Operand::Link(at) => match links.peek(at)? {
+        for (source, view) in iter::zip(sources, &mut *from) {
+            *view = match source {
+                Place::Bytes(kind, bytes) => self.call.memories[*kind].part(bytes.clone()),
+                Place::Link(at) => match links.peek(*at)? {
                     Some(message) if message.digest == tag.digest && message.payload.len() == len => {
                         message.payload
                     }
-                    Some(_) => return Err(mismatch(&self.signature(), at, links)),
-                    None => return Ok(Tried::Blocked(Blocker::Link(at, Wanted::Message))),
+                    Some(_) => return Err(mismatch(&self.signature(), *at, links)),
+                    None => return Ok(Tried::Blocked(Blocker::Link(*at, Wanted::Message))),
                 },
             };
         }
-        let mut places = into.iter_mut();
-        let mut place =
-            |view: View<'l>| *places.next().expect("there is room for each of a step's places") = view;
-        if let Some(span) = *stored {
-            place(piece(span));
+        for (place, view) in iter::zip(places, &mut *into) {
+            *view = match place {
+                Place::Bytes(kind, bytes) => self.call.memories[*kind].part(bytes.clone()),
+                Place::Link(at) => {
+                    let answers = self.step.answers;
+                    let room = if answers { links.answer(*at, len) } else { links.reserve(*at, len) };
+                    match room? {
+                        Some(slot) => slot,
+                        None => return Ok(Tried::Blocked(Blocker::Link(*at, Wanted::Credit))),
+                    }
+                }
+            };
         }
-        for &at in to {
-            let room = if self.step.answers { links.answer(at, len) } else { links.reserve(at, len) };
-            match room? {
-                Some(slot) => place(slot),
-                None => return Ok(Tried::Blocked(Blocker::Link(at, Wanted::Credit))),
-            }
-        }
-        let (from, into) = (&from[..sources.len()], &into[..usize::from(stored.is_some()) + to.len()]);
         match self.step.span.count {
             1 => self.combine(into, from),
             _ => self.combine_blocks(into, from),
         }
-        for &at in to {
-            links.commit(at, len, tag)?;
+        for place in places {
+            if let Place::Link(at) = place {
+                links.commit(*at, len, tag)?;
+            }
         }
         for source in sources {
-            if let Operand::Link(at) = *source {
-                links.release(at)?;
+            if let Place::Link(at) = source {
+                links.release(*at)?;
             }
         }
         Ok(Tried::Done)
@@ -390,30 +407,18 @@ impl<'c> Moving<'_, 'c> {
         Signature { count: counts.sum::<usize>() as u64, ..*request.signature }
     }
 
-    /// What a span lies in.
-    #[inline(always)]
-    fn memory(&self, span: Span) -> View<'c> {
-        match span.memory {
-            Memory::Input => self.call.request.input,
-            Memory::Output if self.call.streams => self.call.request.output.streamed(),
-            Memory::Output => self.call.request.output,
-            Memory::Scratch(_) => self.call.scratch,
-            Memory::Board(_) => self.call.board,
-        }
-    }
-
     /// The `index`-th block of a span.
     fn view(&self, span: Span, index: u32) -> View<'c> {
-        self.memory(span).part(self.piece(span, index))
+        self.call.memories[span.memory.kind()].part(self.piece(span, index))
     }
 
     #[inline(never)]
-    fn lend(&self, links: &Links, tag: &Tag) -> Result<Tried> {
-        let Move { span, to, .. } = self.step;
-        let pieces: Few<View<'_>> = (0..span.count).map(|index| self.view(*span, index)).collect();
-        Ok(match links.lend(to[0], &pieces, tag)? {
+    fn lend(&self, to: u32, links: &Links, tag: &Tag) -> Result<Tried> {
+        let span = self.step.span;
+        let pieces: Few<View<'_>> = (0..span.count).map(|index| self.view(span, index)).collect();
+        Ok(match links.lend(to, &pieces, tag)? {
             true => Tried::Done,
-            false => Tried::Blocked(Blocker::Link(to[0], Wanted::Credit)),
+            false => Tried::Blocked(Blocker::Link(to, Wanted::Credit)),
         })
     }
 
@@ -423,25 +428,23 @@ impl<'c> Moving<'_, 'c> {
     where
         'c: 'v,
     {
-        let Move { sources, into: stored, span, .. } = self.step;
+        let Move { sources, places, span, .. } = self.step;
         let mut start = 0;
         for index in 0..span.count {
             let packed = start..start + self.piece(*span, index).len();
             start = packed.end;
-            let block = |place: Option<Span>, whole: &View<'v>| -> View<'v> {
-                match place {
-                    Some(span) => self.view(span, index),
-                    None => whole.part(packed.clone()),
-                }
+            let blocks = |operands: &[Operand], whole: &[View<'v>]| -> Few<View<'v>> {
+                let block = |(operand, whole): (&Operand, &View<'v>)| match operand {
+                    Operand::Local(span) => self.view(*span, index),
+                    Operand::Link(_) => whole.part(packed.clone()),
+                };
+                iter::zip(operands, whole).map(block).collect()
             };
-            let places = stored.iter().map(|span| Some(*span)).chain(iter::repeat(None));
-            let into: Few<View<'_>> = places.zip(into).map(|(place, whole)| block(place, whole)).collect();
-            let places = sources.iter().map(|source| source.span());
-            let from: Few<View<'_>> = places.zip(from).map(|(place, whole)| block(place, whole)).collect();
-            self.combine(&into, &from);
+            self.combine(&blocks(places, into), &blocks(sources, from));
         }
     }
 
+    #[inline(always)]
     fn combine(&self, into: &[View<'_>], from: &[View<'_>]) {
         let finish = self.step.finish;
         match (from, self.call.request.reducer) {

@@ -30,7 +30,7 @@ use std::fmt;
 use std::ptr;
 use std::sync::Arc;
 
-pub use variant::{Kernels, Variant};
+pub use variant::Variant;
 
 use crate::dtype::{Dtype, Element};
 use crate::error::{Error, Result};
@@ -41,8 +41,7 @@ use variant::{Entries, Entry};
 
 /// The reduction of one call: element type, operator, number of ranks.
 ///
-/// Made once per call, without allocation unless the operator is the caller's own; then every fold costs
-/// one indirect call.
+/// Made for the first of calls that are alike; then every fold costs one indirect call.
 #[derive(Clone)]
 pub struct Reducer {
     dtype: Dtype,
@@ -66,41 +65,29 @@ impl Reducer {
     /// # Errors
     /// [`Usage`](crate::Kind::Usage): the operator is not for this element type.
     pub fn new<T: Element>(op: &ReduceOp<T>, ranks: usize) -> Result<Self> {
-        Self::with(Kernels::best(), op, ranks)
-    }
-
-    /// As [`new`](Self::new), by kernels that were found before.
-    ///
-    /// # Errors
-    /// As there.
-    #[inline(always)]
-    pub fn with<T: Element>(kernels: Kernels, op: &ReduceOp<T>, ranks: usize) -> Result<Self> {
         match op {
-            ReduceOp::User(_) | ReduceOp::PreMul(_) => Self::with_parameters(kernels, op, ranks),
-            _ => {
-                // What can fail comes first, so that the whole is written once, where it is going to stay:
-                // moving what was just written stalls the core.
-                let loops = loops(kernels, T::DTYPE, op.kind())?;
-                Ok(Self::of_loops(T::DTYPE, op.kind(), ranks, loops))
+            ReduceOp::User(user) => {
+                let sum = Self::of(T::DTYPE, OpKind::Sum, ranks)?;
+                let loops = Loops::User(Arc::new(user.clone()));
+                Ok(Self { op: OpKind::User, commutes: user.commutes, loops, ..sum })
             }
+            ReduceOp::PreMul(by) => Self::pre_multiplied(T::DTYPE, factor(*by), ranks),
+            _ => Self::of(T::DTYPE, op.kind(), ranks),
         }
     }
 
-    fn with_parameters<T: Element>(kernels: Kernels, op: &ReduceOp<T>, ranks: usize) -> Result<Self> {
-        let sum = Self::by(kernels, T::DTYPE, OpKind::Sum, ranks)?;
-        Ok(match op {
-            ReduceOp::User(user) => {
-                let loops = Loops::User(Arc::new(user.clone()));
-                Self { op: OpKind::User, commutes: user.commutes, loops, ..sum }
-            }
-            ReduceOp::PreMul(factor) => {
-                let mut bytes = [0; 8];
-                bytes[..size_of::<T>()].copy_from_slice(as_bytes(&[*factor]));
-                let prescale = select::prescale(kernels.variant(), T::DTYPE);
-                Self { op: OpKind::PreMul, prescale: Some((prescale, bytes)), ..sum }
-            }
-            _ => sum,
-        })
+    /// The sum of what is multiplied by a [`factor`] first.
+    pub(crate) fn pre_multiplied(dtype: Dtype, factor: [u8; 8], ranks: usize) -> Result<Self> {
+        let prescale = select::prescale(Variant::best(), dtype);
+        let sum = Self::of(dtype, OpKind::Sum, ranks)?;
+        Ok(Self { op: OpKind::PreMul, prescale: Some((prescale, factor)), ..sum })
+    }
+
+    /// Replaces the factor, where there is one.
+    pub(crate) fn set_factor(&mut self, factor: [u8; 8]) {
+        if let Some((_, old)) = &mut self.prescale {
+            *old = factor;
+        }
     }
 
     /// As [`new`](Self::new), for a type known only at run time and an operator without parameters.
@@ -108,7 +95,7 @@ impl Reducer {
     /// # Errors
     /// [`Usage`](crate::Kind::Usage): the operator is not for this element type, or has parameters.
     pub fn of(dtype: Dtype, op: OpKind, ranks: usize) -> Result<Self> {
-        Self::by(Kernels::best(), dtype, op, ranks)
+        Self::by(Variant::best(), dtype, op, ranks)
     }
 
     /// As [`of`](Self::of), by the loops of one variant: to compare them.
@@ -116,19 +103,16 @@ impl Reducer {
     /// # Errors
     /// [`Usage`](crate::Kind::Usage): as above, or this processor lacks what the variant needs.
     pub fn compiled_for(variant: Variant, dtype: Dtype, op: OpKind, ranks: usize) -> Result<Self> {
-        let kernels = Kernels::of(variant)
-            .ok_or_else(|| Error::usage(format!("this processor does not run {variant} kernels")))?;
-        Self::by(kernels, dtype, op, ranks)
+        if !variant.runs_here() {
+            return Err(Error::usage(format!("this processor does not run {variant} kernels")));
+        }
+        Self::by(variant, dtype, op, ranks)
     }
 
-    fn by(kernels: Kernels, dtype: Dtype, op: OpKind, ranks: usize) -> Result<Self> {
-        Ok(Self::of_loops(dtype, op, ranks, loops(kernels, dtype, op)?))
-    }
-
-    #[inline(always)]
-    fn of_loops(dtype: Dtype, op: OpKind, ranks: usize, [fold, finish]: [Entries; 2]) -> Self {
+    fn by(variant: Variant, dtype: Dtype, op: OpKind, ranks: usize) -> Result<Self> {
+        let [fold, finish] = loops(variant, dtype, op)?;
         let loops = Loops::Library { fold, finish };
-        Self { dtype, op, commutes: true, ranks: ranks.max(1), loops, prescale: None }
+        Ok(Self { dtype, op, commutes: true, ranks: ranks.max(1), loops, prescale: None })
     }
 
     /// The element type.
@@ -188,11 +172,6 @@ impl Reducer {
         }
     }
 
-    /// Whether contributions are multiplied by a factor before anything else ([`ReduceOp::PreMul`]).
-    pub fn has_prescale(&self) -> bool {
-        self.prescale.is_some()
-    }
-
     /// destination = source × the factor; a copy where there is none. In place or apart.
     ///
     /// # Panics
@@ -208,19 +187,26 @@ impl Reducer {
     }
 }
 
-/// The loops of an operator without parameters: those that combine, and those that finish as well.
+/// A factor of a pre-multiplied sum, without its type.
 #[inline]
-fn loops(kernels: Kernels, dtype: Dtype, op: OpKind) -> Result<[Entries; 2]> {
-    let variant = kernels.variant();
+pub(crate) fn factor<T: Element>(factor: T) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    bytes[..size_of::<T>()].copy_from_slice(as_bytes(&[factor]));
+    bytes
+}
+
+/// The loops of an operator without parameters: those that combine, and those that finish as well.
+fn loops(variant: Variant, dtype: Dtype, op: OpKind) -> Result<[Entries; 2]> {
     match select::fold(variant, dtype, op) {
-        Some(_) if matches!(op, OpKind::PreMul | OpKind::User) => Err(no_loops(dtype, op)),
+        Some(_) if matches!(op, OpKind::PreMul | OpKind::User) => Err(not_for(dtype, op)),
         Some(fold) => Ok([fold, if op == OpKind::Average { select::average(variant, dtype) } else { fold }]),
-        None => Err(no_loops(dtype, op)),
+        None => Err(not_for(dtype, op)),
     }
 }
 
+/// What to say of an operator that no loop of the library does for this type.
 #[cold]
-fn no_loops(dtype: Dtype, op: OpKind) -> Error {
+pub(crate) fn not_for(dtype: Dtype, op: OpKind) -> Error {
     Error::usage(match op {
         OpKind::PreMul | OpKind::User => format!("operator `{op}` needs its parameters"),
         _ => format!("operator `{op}` is for integers; {dtype} is a floating-point type"),
@@ -270,7 +256,7 @@ fn copy_any(destinations: &[View<'_>], source: View<'_>) {
         }
         return;
     }
-    let entry = select::copy(Kernels::best().variant());
+    let entry = select::copy(Variant::best());
     // SAFETY: checked above; the variant runs here.
     unsafe { stream::run(entry, destinations, &[source], 1, [0; 8]) }
 }

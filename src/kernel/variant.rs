@@ -253,26 +253,6 @@ impl Variant {
     }
 }
 
-/// A variant that runs here: what was found out once need not be asked in every call.
-#[derive(Clone, Copy, Debug)]
-pub struct Kernels(Variant);
-
-impl Kernels {
-    /// Those of the widest variant.
-    pub fn best() -> Self {
-        Self(Variant::best())
-    }
-
-    /// Those of that variant; none where this processor lacks what it needs.
-    pub fn of(variant: Variant) -> Option<Self> {
-        variant.runs_here().then_some(Self(variant))
-    }
-
-    pub(super) fn variant(self) -> Variant {
-        self.0
-    }
-}
-
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

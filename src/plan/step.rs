@@ -40,6 +40,22 @@ pub enum Memory {
     Board(u8),
 }
 
+impl Memory {
+    /// How many kinds there are.
+    pub const KINDS: usize = 4;
+
+    /// Which kind it is, from 0 on, whatever the bank.
+    #[inline]
+    pub const fn kind(self) -> usize {
+        match self {
+            Self::Input => 0,
+            Self::Output => 1,
+            Self::Scratch(_) => 2,
+            Self::Board(_) => 3,
+        }
+    }
+}
+
 /// How many banks a board has at most.
 pub const MOST_BANKS: usize = 255;
 

@@ -7,8 +7,9 @@ use crate::memory::Shareable;
 use crate::transport::fifo::{Apart, CREDIT, SLOT};
 use crate::transport::presence::Presence;
 
-/// The largest payload that shares its header's line.
-pub(super) const PACKED: usize = 40;
+/// The largest payload that lies with its header: what fits its line and that line's neighbour, which cores
+/// fetch together.
+pub(super) const PACKED: usize = 104;
 
 /// How many buffers two ranks have between them, and how many one of them may have and have sent: so each can
 /// have `CREDIT` messages on their way, and in an exchange keeps what it receives.
@@ -45,7 +46,7 @@ pub(super) struct Header {
     pub(super) packed: UnsafeCell<[u8; PACKED]>,
 }
 
-const _: () = assert!(std::mem::offset_of!(Header, packed) + PACKED == 64);
+const _: () = assert!(std::mem::offset_of!(Header, packed) + PACKED == 128);
 
 /// Its neighbours do not begin at the same place of a page: caches would put their lines into the same sets.
 #[repr(C, align(64))]

@@ -10,13 +10,13 @@
 //! ring from high to low     }
 //! buffers                   travel with messages (`pool.rs`)
 //!
-//! header:  number  digest  len, buffer, news  up to 40 bytes of payload       one cache line
+//! header:  number  digest  len, buffer, news  up to 104 bytes of payload      two neighbouring lines
 //! ```
 //!
-//! So a message of up to 40 bytes crosses in one line; a larger one lies in a buffer, whose owner is the
-//! reader from then on. The news are how many messages of the reader's were released: in an exchange nobody
-//! reads the counters. Tags are not in the header: the reader wants them only when digests differ, and where
-//! they are, their lines never leave the writer's cache.
+//! So a message of up to 40 bytes crosses in one line, one of up to 104 in two that cores fetch together; a
+//! larger one lies in a buffer, whose owner is the reader from then on. The news are how many messages of the
+//! reader's were released: in an exchange nobody reads the counters. Tags are not in the header: the reader
+//! wants them only when digests differ, and where they are, their lines never leave the writer's cache.
 //!
 //! The peer is no more trusted than its last write: whatever is read here is read once, then checked.
 
@@ -384,7 +384,7 @@ mod tests {
             (u32::MAX, theirs, "a length"),
             (slot, mine, "a buffer"),
             (slot, BUFFERS, "a buffer"),
-            (41, 255, "a buffer"),
+            (PACKED as u32 + 1, 255, "a buffer"),
         ];
         for (len, buffer, what) in cases {
             header.about.store(About { len, buffer, news: 0 }.word(), Ordering::Relaxed);
