@@ -152,3 +152,10 @@ fn the_table_has_a_row_for_each_size() {
     // Whole blocks on three ranks; 8 bytes come to the same as 12.
     assert_eq!((code, sizes), (0, vec!["12", "24", "36", "72"]), "{out}");
 }
+
+#[test]
+fn an_algorithm_that_these_ranks_cannot_walk_is_said_once() {
+    let (code, out, err) = finish(&mut kolo(["bench", "all_reduce", "-n", "3", "-a", "board", "-t", "tcp"]));
+    assert_eq!((code, out.as_str(), err.lines().count()), (2, "", 1), "{err}");
+    assert!(err.starts_with("kolo: board leaves blocks in memory that all ranks share"), "{err}");
+}

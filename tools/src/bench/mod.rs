@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use kolo::{Communicator, ReduceOp};
+use kolo::{Communicator, Kind, ReduceOp};
 
+use crate::failure;
 use crate::ranks::Ranks;
 use machine::Load;
 use measure::Bench;
@@ -40,11 +41,24 @@ pub(crate) fn bench(options: &Options) -> Result<u8> {
 }
 
 fn run_rank(mut communicator: Communicator, settings: &Settings) -> Result<u8> {
-    if let (Some(name), Some(kind)) = (&settings.algorithm, settings.operation.kind()) {
-        communicator.set_algorithm(kind, Some(name))?;
+    match name_algorithm(&mut communicator, settings) {
+        // What is wrong is so on every rank: one of them says it.
+        Err(error) if error.kind() == Kind::Usage && communicator.rank() != 0 => {
+            return Ok(failure::USAGE as u8);
+        }
+        named => named?,
     }
     let wrong = with_dtype!(settings.dtype, T => measure_all::<T>(&mut communicator, settings))?;
     Ok(u8::from(wrong > 0))
+}
+
+/// Has the algorithm walked that was asked for, if it can be among these ranks.
+fn name_algorithm(communicator: &mut Communicator, settings: &Settings) -> kolo::Result<()> {
+    if let (Some(name), Some(kind)) = (&settings.algorithm, settings.operation.kind()) {
+        communicator.set_algorithm(kind, Some(name))?;
+        communicator.explain(kind.at(settings.root), 0)?;
+    }
+    Ok(())
 }
 
 /// Measures every size, and returns how many elements this rank found wrong: a number that does not
