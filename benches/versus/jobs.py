@@ -175,10 +175,10 @@ def start(
         starts.append((arguments, {**environment, **own}))
     nothing = subprocess.DEVNULL
     with open(folder / "log", "wb") as log:
+        # Process groups, so that an interrupt ends the jobs in order; not sessions: Linux schedules each of those
+        # as one ("autogroup"), so that ranks with one each would not yield to each other as a launcher's do.
         return [
-            subprocess.Popen(
-                command, env=variables, stdin=nothing, stdout=log, stderr=log, start_new_session=True
-            )
+            subprocess.Popen(command, env=variables, stdin=nothing, stdout=log, stderr=log, process_group=0)
             for command, variables in starts
         ]
 
