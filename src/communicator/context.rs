@@ -108,12 +108,14 @@ impl Context {
             let taken = handover.take(&meeting).and_then(|fd| Region::open(fd.as_fd(), len));
             return taken.map_err(blame);
         }
-        let (region, fd) = Region::create("kolo-board", len)?;
-        for rank in 1..group.members.len() as u32 {
+        let made = Region::create("kolo-board", len);
+        let give = |rank| {
             let (meeting, handover, blame) = with(rank)?;
-            handover.give(&meeting, fd.as_fd()).map_err(blame)?;
-        }
-        Ok(region)
+            handover.give(&meeting, made.as_ref().ok().map(|(_, fd)| fd.as_fd())).map_err(blame)
+        };
+        // All hear of it, whatever became of the memory or of the rank before them.
+        let given = (1..group.members.len() as u32).map(give).fold(Ok(()), Result::and);
+        made.and_then(|(region, _)| given.map(|()| region))
     }
 
     fn meeting<'a>(

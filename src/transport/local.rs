@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::fifo::{Apart, CREDIT, Forged, Reader, SLOT, Writer};
+use super::handover::no_memory;
 use super::lease::Lease;
 use super::presence::Presence;
 use super::{
@@ -32,7 +33,7 @@ pub struct Hub {
     /// Pairs of which one rank has come.
     waiting: Mutex<HashMap<Key, Arc<Pair>>>,
     /// Descriptors that were given and not yet taken: the communicator, from whom, to whom.
-    given: Mutex<HashMap<(u64, usize, usize), OwnedFd>>,
+    given: Mutex<HashMap<(u64, usize, usize), Option<OwnedFd>>>,
     /// Rung when something was given.
     news: Condvar,
 }
@@ -107,13 +108,17 @@ impl Transport for Local {
 }
 
 impl Handover for Local {
-    fn give(&self, meeting: &Meeting<'_>, fd: BorrowedFd<'_>) -> Result<()> {
+    fn give(&self, meeting: &Meeting<'_>, fd: Option<BorrowedFd<'_>>) -> Result<()> {
         let hub = self.hub().map_err(Error::usage)?;
-        let fd = fd.try_clone_to_owned().map_err(|cause| Error::system("cannot hand over memory", cause))?;
+        let copy = fd.map(|fd| fd.try_clone_to_owned()).transpose();
+        let (fd, outcome) = match copy {
+            Ok(fd) => (fd, Ok(())),
+            Err(cause) => (None, Err(Error::system("cannot hand over memory", cause))),
+        };
         let key = (meeting.communicator, meeting.me, meeting.peer);
         hub.given.lock().unwrap_or_else(PoisonError::into_inner).insert(key, fd);
         hub.news.notify_all();
-        Ok(())
+        outcome
     }
 
     fn take(&self, meeting: &Meeting<'_>) -> Result<OwnedFd> {
@@ -122,7 +127,7 @@ impl Handover for Local {
         let mut given = hub.given.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(fd) = given.remove(&key) {
-                return Ok(fd);
+                return fd.ok_or_else(no_memory);
             }
             if meeting.deadline.passed() {
                 return Err(Error::new(Kind::Deadline, "it did not share its memory in time"));

@@ -29,6 +29,16 @@ pub(in crate::transport) fn receive_hello<const N: usize>(
     stream: &UnixStream,
     deadline: Deadline,
 ) -> Result<[OwnedFd; N]> {
+    receive_descriptors(stream, deadline)?.try_into().map_err(|fds: Vec<_>| {
+        Error::new(Kind::Refused, format!("it sent {} descriptors instead of {N}", fds.len()))
+    })
+}
+
+/// Receives a peer's greeting, and whatever descriptors it brings.
+pub(in crate::transport) fn receive_descriptors(
+    stream: &UnixStream,
+    deadline: Deadline,
+) -> Result<Vec<OwnedFd>> {
     if deadline.passed() {
         return Err(late());
     }
@@ -48,9 +58,7 @@ pub(in crate::transport) fn receive_hello<const N: usize>(
             format!("it lays out shared memory differently ({hello:x?}, here {HELLO:x?}); use one build");
         return Err(Error::new(Kind::Refused, text));
     }
-    fds.try_into().map_err(|fds: Vec<_>| {
-        Error::new(Kind::Refused, format!("it sent {} descriptors instead of {N}", fds.len()))
-    })
+    Ok(fds)
 }
 
 fn late() -> Error {

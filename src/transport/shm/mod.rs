@@ -39,8 +39,8 @@ use crate::health::Deadline;
 use crate::memory::{Bell, Ringer, Shared, View};
 use crate::sys::os;
 use crate::topology::Cost;
-use hello::gone;
-pub(super) use hello::{receive_hello, send_hello};
+use hello::{gone, receive_hello};
+pub(super) use hello::{receive_descriptors, send_hello};
 use layout::{About, BUFFERS, Board, CAP, Header, Layout, PACKED};
 
 /// Where a reserved message lies.
