@@ -230,8 +230,9 @@ enum kolo_status kolo_split(struct kolo_comm *comm, int32_t color, uint64_t key,
 // that this one has left.
 enum kolo_status kolo_abort(const struct kolo_comm *comm);
 
-// Zeroed memory for `bytes` bytes, aligned to 64, which collectives on this communicator move best. Stores its
-// address in *memory. All ranks call it, with the same number of bytes.
+// Zeroed memory for `bytes` bytes, aligned to 64, which collectives on this communicator move best: two processes
+// of a host that reduce it in place, whole or from any address in it on, work in each other's without a copy.
+// Stores its address in *memory. All ranks call it, with the same number of bytes.
 enum kolo_status kolo_alloc(struct kolo_comm *comm,
                             uint64_t bytes,
                             void **memory);

@@ -10,7 +10,7 @@ mod prices;
 mod walk;
 
 use kolo::algorithm::{self, Algorithm};
-use kolo::plan::{Collective, CollectiveKind, Plan, Proof, Step, fuse, plan_id, prove};
+use kolo::plan::{Collective, CollectiveKind, Plan, Proof, Source, Step, fuse, given, plan_id, prove};
 use kolo::topology::Topology;
 
 /// Every algorithm with each kind of collective that it does.
@@ -89,6 +89,36 @@ fn logarithmic_algorithms_are_proved_at_hundreds_of_ranks() {
                 let collective = kind.at(ranks / 3);
                 proved(algorithm, collective, &plans(algorithm, collective, ranks));
             }
+        }
+    }
+}
+
+/// Sources are given away to ranks that answer, as far as a rank's own plan can tell; between two ranks, surely.
+#[test]
+fn who_is_given_a_source_answers() {
+    for (algorithm, kind) in cases() {
+        for ranks in 1..=9 {
+            let plans = plans(algorithm, kind.at(0), ranks);
+            let case = format!("{} {kind} of {ranks}", algorithm.name());
+            let mut count = 0;
+            for (rank, plan) in plans.iter().enumerate() {
+                let steps = plan.lanes.iter().flat_map(|lane| &lane.steps);
+                let given = steps.zip(given(plan).into_iter().flatten()).filter(|(_, gives)| *gives);
+                for (step, _) in given {
+                    let peer = step.receivers()[0] as usize;
+                    let from = Source::From(rank as u32);
+                    let mut theirs = plans[peer].lanes.iter().flat_map(|lane| &lane.steps);
+                    let answers = theirs.any(|step| match step {
+                        Step::Move { sources, to, .. } => sources.contains(&from) && to[..] == [rank as u32],
+                        _ => false,
+                    });
+                    assert!(answers, "{case}: {peer} only reads what {rank} gives it: {}", plans[peer]);
+                    count += 1;
+                }
+            }
+            let exchange = matches!(algorithm.name(), "halving" | "pairwise" | "ring");
+            let expected = if exchange && kind == CollectiveKind::AllReduce { 2 } else { 0 };
+            assert!(ranks != 2 || count == expected, "{case}: {count} are given");
         }
     }
 }

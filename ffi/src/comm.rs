@@ -176,8 +176,9 @@ pub unsafe extern "C" fn kolo_abort(comm: *const Comm) -> Status {
     })
 }
 
-/// Zeroed memory for `bytes` bytes, aligned to 64, which collectives on this communicator move best. Stores its
-/// address in *memory. All ranks call it, with the same number of bytes.
+/// Zeroed memory for `bytes` bytes, aligned to 64, which collectives on this communicator move best: two processes
+/// of a host that reduce it in place, whole or from any address in it on, work in each other's without a copy.
+/// Stores its address in *memory. All ranks call it, with the same number of bytes.
 ///
 /// # Safety
 /// `comm` is null or a communicator that no other thread uses; `memory` is null or a place for a pointer.

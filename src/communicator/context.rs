@@ -1,6 +1,6 @@
 //! What the communicators of one rank share: where the others are, and how to reach them.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
 use super::Communicator;
@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::engine::{Patience, Port};
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
-use crate::memory::{Bell, Region};
+use crate::memory::{Allocations, Bell, Region};
 use crate::plan::{Core, Host, Machine};
 use crate::topology::{Cost, Topology};
 use crate::transport::local::Hub;
@@ -45,6 +45,8 @@ pub(super) struct Context {
     home: Option<usize>,
     /// The most payload bytes of a message over any transport that two ranks use.
     slot: usize,
+    /// What ranks of this host have allocated together, whatever the communicator.
+    allocations: Arc<Allocations>,
     progress: OnceLock<Progress>,
 }
 
@@ -68,7 +70,8 @@ impl Context {
         let topology = cores.topology(&roster.hosts).sharing_memory(shares_memory);
         let home = cores.home(&topology, me);
         let slot = smallest_slot(&roster, &transports);
-        Ok(Self { me, roster, door, transports, patience, topology, home, slot, progress: OnceLock::new() })
+        let (allocations, progress) = (Arc::default(), OnceLock::new());
+        Ok(Self { me, roster, door, transports, patience, topology, home, slot, allocations, progress })
     }
 
     /// Opens a link of a communicator.
@@ -93,6 +96,20 @@ impl Context {
         bell: &Arc<Bell>,
         deadline: Deadline,
     ) -> Result<Region> {
+        let made = (group.rank == 0).then(|| Region::create("kolo-board", len));
+        self.hand_round(group, made, len, bell, deadline)
+    }
+
+    /// Gives all ranks of a communicator the memory of `len` bytes that its first one has `made`, or tells them
+    /// that there is none.
+    pub(super) fn hand_round(
+        &self,
+        group: &Group,
+        made: Option<Result<(Region, OwnedFd)>>,
+        len: usize,
+        bell: &Arc<Bell>,
+        deadline: Deadline,
+    ) -> Result<Region> {
         let with = |rank: u32| {
             let port = Port { peer: rank, channel: HANDOVER };
             let meeting = self.meeting(group, port, bell, deadline);
@@ -103,12 +120,11 @@ impl Context {
                 Err(error) => Err(blame(error)),
             }
         };
-        if group.rank > 0 {
+        let Some(made) = made else {
             let (meeting, handover, blame) = with(0)?;
             let taken = handover.take(&meeting).and_then(|fd| Region::open(fd.as_fd(), len));
             return taken.map_err(blame);
-        }
-        let made = Region::create("kolo-board", len);
+        };
         let give = |rank| {
             let (meeting, handover, blame) = with(rank)?;
             handover.give(&meeting, made.as_ref().ok().map(|(_, fd)| fd.as_fd())).map_err(blame)
@@ -134,8 +150,27 @@ impl Context {
             node: &self.roster.nodes[peer],
             door: &self.door,
             bell,
+            allocations: &self.allocations,
             deadline,
         }
+    }
+
+    /// What ranks of this host have allocated together.
+    pub(super) fn allocations(&self) -> &Allocations {
+        &self.allocations
+    }
+
+    /// Whether the links between some ranks of this host lend what they have allocated together.
+    pub(super) fn shares_allocations(&self, members: &[u32]) -> bool {
+        let Some((&first, others)) = members.split_first() else { return false };
+        let first = &self.roster.nodes[first as usize];
+        // All ranks ask about the same pairs, so that they agree.
+        let shares = |rank: &u32| {
+            let node = &self.roster.nodes[*rank as usize];
+            let transport = self.transports.iter().find(|transport| transport.reach(first, node).is_ok());
+            transport.is_some_and(|transport| transport.shares_allocations())
+        };
+        !others.is_empty() && others.iter().all(shares)
     }
 
     fn transport(&self, peer: usize) -> Result<&dyn Transport> {

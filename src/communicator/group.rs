@@ -1,13 +1,19 @@
 //! Communicators from communicators.
 
+use std::os::fd::OwnedFd;
+
 use super::Communicator;
 use super::core::Group;
 use crate::dtype::Element;
 use crate::error::{Error, Kind, Result};
-use crate::memory::Buffer;
+use crate::health::Deadline;
+use crate::memory::{Allocation, Buffer, Part, Region};
 
 /// What a rank that joins none of the new communicators says as its colour.
 const NONE: u64 = u64::MAX;
+
+/// What an allocation's number is made of, in place of a colour.
+const MEMORY: u64 = u64::from_be_bytes(*b"kolo/mem");
 
 impl Communicator {
     /// Ranks that name the same colour form a new communicator, ordered by (key, rank); a rank that names
@@ -39,17 +45,70 @@ impl Communicator {
     /// `count` zeros that belong with this communicator, aligned so that its transports move them best. A
     /// collective: all ranks ask for as many.
     ///
+    /// Processes of one host take them from memory that all of them map, each a part of its own. Two of them that
+    /// reduce such memory in place, 32 KiB or more, then work in each other's, without a copy. It is given back to
+    /// the system as soon as the buffer, with all its parts, is dropped.
+    ///
     /// # Errors
     /// `System` on every rank where one has no memory left.
     pub fn alloc<T: Element>(&mut self, count: usize) -> Result<Buffer<T>> {
         let bytes = count.checked_mul(T::DTYPE.size()).filter(|&bytes| isize::try_from(bytes).is_ok());
-        if bytes.is_none() {
+        let Some(bytes) = bytes else {
             let text =
                 format!("alloc: {count} x {} cannot be allocated: no address space holds them", T::DTYPE);
             return Err(Error::usage(text));
+        };
+        let (group, size) = self.sharers(bytes);
+        let own = if group.is_none() { Buffer::zeroed(count) } else { None };
+        let made = match &group {
+            Some(group) if group.rank == 0 => size.and_then(|size| Region::create("kolo-memory", size).ok()),
+            _ => None,
+        };
+        let waits = group.as_ref().is_some_and(|group| group.rank > 0);
+        self.agree_to_alloc::<T>(count, waits || own.is_some() || made.is_some())?;
+        let Some((group, size)) = group.zip(size) else {
+            self.agree_to_alloc::<T>(count, own.is_some())?;
+            return Ok(own.expect("every rank has it, this one too"));
+        };
+        let part = self.map_together(&group, made, bytes, size);
+        // Nobody may lend from it before all have mapped it.
+        let agreed = self.agree_to_alloc::<T>(count, part.is_ok());
+        let part = part?;
+        agreed?;
+        self.context.allocations().add(part.allocation());
+        Ok(Buffer::of_part(part, count))
+    }
+
+    /// The ranks of this host, if they can lend each other what they allocate together, and the bytes of a region
+    /// in which each of them has `bytes`.
+    fn sharers(&mut self, bytes: usize) -> (Option<Group>, Option<usize>) {
+        let Group { rank, members, topology, .. } = &self.group;
+        let here: Vec<usize> = (0..members.len()).filter(|&other| topology.together(other, *rank)).collect();
+        let neighbours: Vec<u32> = here.iter().map(|&rank| members[rank]).collect();
+        if bytes == 0 || !self.context.shares_allocations(&neighbours) {
+            return (None, None);
         }
-        let memory = Buffer::zeroed(count);
-        let mine = [count as u64, u64::from(memory.is_some())];
+        let number = self.core().child_id(MEMORY);
+        (Some(self.group.part(number, &here)), Allocation::size(bytes, here.len()))
+    }
+
+    /// This rank's part of the region that the first of a group has `made`, mapped by all of them.
+    fn map_together(
+        &mut self,
+        group: &Group,
+        made: Option<(Region, OwnedFd)>,
+        bytes: usize,
+        size: usize,
+    ) -> Result<Part> {
+        let deadline = Deadline::after(self.core().settings().deadline);
+        let bell = self.core().bell().clone();
+        let region = self.context.hand_round(group, made.map(Ok), size, &bell, deadline)?;
+        Ok(Allocation::map(group.id, region, group.members.clone(), group.rank, bytes))
+    }
+
+    /// Compares what all ranks ask for, and whether all have it.
+    fn agree_to_alloc<T: Element>(&mut self, count: usize, done: bool) -> Result<()> {
+        let mine = [count as u64, u64::from(done)];
         let mut all = vec![0; 2 * self.size()];
         self.all_gather(&mine, &mut all)?;
         for (rank, theirs) in all.chunks(2).enumerate() {
@@ -63,7 +122,7 @@ impl Communicator {
                 return Err(Error::new(Kind::System, text).at(self.rank()));
             }
         }
-        Ok(memory.expect("every rank has it, this one too"))
+        Ok(())
     }
 }
 

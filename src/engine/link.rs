@@ -3,7 +3,7 @@
 use super::route::Port;
 use crate::error::{Error, Kind, Result};
 use crate::memory::View;
-use crate::transport::{Link, Message, Tag, Watch};
+use crate::transport::{Lent, Link, Message, Tag, Terms, Watch};
 
 /// What a rank waits for on a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +84,8 @@ impl Links {
     }
 
     /// See [`Link::lend`].
-    pub fn lend(&self, at: u32, pieces: &[View<'_>], tag: &Tag) -> Result<bool> {
-        self.at(at).lend(pieces, tag).map_err(|error| self.blame(at, error))
+    pub fn lend(&self, at: u32, pieces: &[View<'_>], terms: Terms<'_>, tag: &Tag) -> Result<Lent> {
+        self.at(at).lend(pieces, terms, tag).map_err(|error| self.blame(at, error))
     }
 
     /// Whether none of these links still reads lent memory or holds back what was sent.

@@ -6,7 +6,7 @@ use super::board::Board;
 use super::chart::Chart;
 use super::extent::Shape;
 use super::link::Links;
-use crate::plan::{Plan, Source, Span, Step};
+use crate::plan::{Plan, Source, Span, Step, given};
 use crate::topology::Channel;
 
 /// A peer's stream, as plans name it.
@@ -55,6 +55,8 @@ pub struct Move {
     pub span: Span,
     /// Whether it may lend its source instead of copying it.
     pub lends: bool,
+    /// Whether its receiver may store an answer there, too, where the call is in place; see [`given`].
+    pub gives: bool,
     /// Whether its result goes back on the link that a source of it came from.
     pub answers: bool,
 }
@@ -96,9 +98,10 @@ impl Route {
     /// The plan over links, all of which are open, and its board, if it has one.
     pub fn new(plan: Arc<Plan>, board: Option<Board>, links: &Links) -> Self {
         let link = |port| links.find(port).expect("the plan's streams are open");
-        let lanes = plan.lanes.iter().map(|lane| {
+        let lanes = plan.lanes.iter().zip(given(&plan)).map(|(lane, given)| {
             let place = |peer: u32| link(Port { peer, channel: lane.channel });
-            lane.steps.iter().map(|step| hop(step, plan.lends, &place)).collect()
+            let steps = lane.steps.iter().zip(given);
+            steps.map(|(step, gives)| hop(step, plan.lends, gives, &place)).collect()
         });
         let lanes: Vec<Vec<Hop>> = lanes.collect();
         let lends = lanes.iter().flatten().any(|hop| matches!(hop, Hop::Move(step) if step.lends));
@@ -114,7 +117,7 @@ impl Route {
     }
 }
 
-fn hop(step: &Step, lends: bool, place: &impl Fn(u32) -> u32) -> Hop {
+fn hop(step: &Step, lends: bool, gives: bool, place: &impl Fn(u32) -> u32) -> Hop {
     match step {
         Step::Move { sources, finish, into, to } => Hop::Move(Move {
             answers: matches!(to[..], [back] if sources.contains(&Source::From(back))),
@@ -132,6 +135,7 @@ fn hop(step: &Step, lends: bool, place: &impl Fn(u32) -> u32) -> Hop {
             },
             span: step.extent().expect("the prover refuses steps without a span"),
             lends: lends && into.is_none() && !finish && sources.len() == 1 && to.len() == 1,
+            gives,
         }),
         Step::Post(lane) => Hop::Post(*lane),
         Step::Join(lane) => Hop::Join(*lane),

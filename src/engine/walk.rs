@@ -22,7 +22,7 @@ use crate::error::{Error, Kind, Result};
 use crate::kernel;
 use crate::memory::View;
 use crate::plan::{Memory, Span};
-use crate::transport::Tag;
+use crate::transport::{Lent, Tag, Terms};
 
 /// Below this many bytes a copy is cheaper than lending and waiting for the loan's end.
 const WORTH_LENDING: usize = 16 << 10;
@@ -308,10 +308,9 @@ impl<'c> Moving<'_, 'c> {
         };
         if self.step.lends
             && leg.len >= WORTH_LENDING
-            && let [Operand::Link(to)] = self.step.places[..]
-            && links.at(to).limits().lends
+            && let Some(tried) = self.lend(links, tag)?
         {
-            return self.lend(to, links, tag);
+            return Ok(tried);
         }
         let none = View::empty();
         // For steps of these few shapes, which small calls are made of, loops are unrolled.
@@ -412,13 +411,19 @@ impl<'c> Moving<'_, 'c> {
         self.call.memories[span.memory.kind()].part(self.piece(span, index))
     }
 
+    /// Lends what the step sends; nothing where it must be copied.
     #[inline(never)]
-    fn lend(&self, to: u32, links: &Links, tag: &Tag) -> Result<Tried> {
-        let span = self.step.span;
-        let pieces: Few<View<'_>> = (0..span.count).map(|index| self.view(span, index)).collect();
-        Ok(match links.lend(to, &pieces, tag)? {
-            true => Tried::Done,
-            false => Tried::Blocked(Blocker::Link(to, Wanted::Credit)),
+    fn lend(&self, links: &Links, tag: &Tag) -> Result<Option<Tried>> {
+        let (Move { span, places, gives, .. }, Request { input, output, .. }) =
+            (self.step, self.call.request);
+        let [Operand::Link(to)] = places[..] else { return Ok(None) };
+        let pieces: Few<View<'_>> = (0..span.count).map(|index| self.view(*span, index)).collect();
+        let in_place = input.same_place(*output) && input.len() == output.len();
+        let terms = if *gives && in_place { Terms::Answer { whole: *output } } else { Terms::Read };
+        Ok(match links.lend(to, &pieces, terms, tag)? {
+            Lent::Yes => Some(Tried::Done),
+            Lent::Later => Some(Tried::Blocked(Blocker::Link(to, Wanted::Credit))),
+            Lent::Never => None,
         })
     }
 

@@ -6,8 +6,8 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use super::View;
 use super::scratch::lines;
+use super::{Part, View};
 use crate::dtype::Element;
 
 /// Elements that are handed to a non-blocking call and come back when it is done.
@@ -48,6 +48,16 @@ impl<T: Element> Buffer<T> {
         // SAFETY: the vector's heap memory holds that many plain elements, does not move with the vector,
         // and only this buffer knows it.
         Some(unsafe { Self::over(Box::new(lines), start, count) })
+    }
+
+    /// This rank's part of an allocation, of `count` elements.
+    pub(crate) fn of_part(part: Part, count: usize) -> Self {
+        let bytes = part.view();
+        assert_eq!(bytes.len(), count * size_of::<T>());
+        let start = bytes.as_ptr().cast();
+        // SAFETY: mapped as long as the part lives, from a page's boundary on; plain elements, zeros at first. Only
+        // this buffer knows it, and peers touch it only while a call that has borrowed the buffer lends it.
+        unsafe { Self::over(Box::new(part), start, count) }
     }
 
     /// The first `middle` elements and the rest, each to be owned alone.

@@ -1,5 +1,6 @@
 //! Memory that collectives read and write.
 
+mod allocation;
 mod bell;
 mod buffer;
 mod bytes;
@@ -10,6 +11,8 @@ mod scratch;
 mod shared;
 mod view;
 
+pub use allocation::Allocations;
+pub(crate) use allocation::{Allocation, Part, Stretch};
 pub use bell::{Bell, Ringer};
 pub use buffer::Buffer;
 pub use bytes::{as_bytes, as_bytes_mut, zeroed};

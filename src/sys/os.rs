@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -62,6 +62,44 @@ pub(crate) fn map(fd: BorrowedFd<'_>, len: usize) -> io::Result<NonNull<c_void>>
 pub(crate) unsafe fn unmap(start: NonNull<c_void>, len: usize) {
     // SAFETY: as the caller promises. It can only fail on arguments that no mapping has.
     let _ = unsafe { rustix::mm::munmap(start.as_ptr(), len) };
+}
+
+/// The bytes of a page.
+pub(crate) fn page() -> usize {
+    rustix::param::page_size()
+}
+
+/// Gives pages of a memfd back to the system, whoever maps them; zeros are read there from then on. Where the
+/// kernel cannot, they stay.
+///
+/// # Safety
+/// These must be whole pages of a [`map`], and nobody may rely on what they hold.
+pub(crate) unsafe fn discard(start: *mut u8, len: usize) {
+    // SAFETY: as the caller promises.
+    let _ = unsafe { rustix::mm::madvise(start.cast(), len, Advice::LinuxRemove) };
+}
+
+/// Puts pages of this process' own into the place of a memfd's, with the same bytes, at once.
+///
+/// # Safety
+/// These must be whole pages of a [`map`], and no other thread may be writing them.
+pub(crate) unsafe fn detach(start: *mut u8, len: usize) -> io::Result<()> {
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a new mapping at an address that the kernel chooses touches no memory of ours.
+    let own =
+        unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, protection, MapFlags::PRIVATE) }?;
+    // SAFETY: both are that long, and apart.
+    unsafe { std::ptr::copy_nonoverlapping(start, own.cast(), len) };
+    let flags = MremapFlags::MAYMOVE;
+    // SAFETY: what is mapped over is the caller's; afterwards the same bytes lie there.
+    match unsafe { rustix::mm::mremap_fixed(own, len, len, flags, start.cast()) } {
+        Ok(_) => Ok(()),
+        Err(errno) => {
+            // SAFETY: mapped above, and nobody knows it.
+            let _ = unsafe { rustix::mm::munmap(own, len) };
+            Err(errno.into())
+        }
+    }
 }
 
 /// A counter that a descriptor shows; reading and writing it never block.

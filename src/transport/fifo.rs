@@ -93,6 +93,18 @@ impl<const SLOTS: usize> Writer<SLOTS> {
         }
     }
 
+    /// The count that such news, of a message that has just been received, were the low bits of.
+    pub(crate) fn meant(&self, low: u32) -> u64 {
+        let sent = self.next.get() - 1;
+        sent.saturating_sub(u64::from((sent as u32).wrapping_sub(low) & Self::NEWS))
+    }
+
+    /// The number of the next message.
+    #[inline]
+    pub(crate) fn number(&self) -> u64 {
+        self.next.get()
+    }
+
     /// The bits of [`hear`](Self::hear).
     pub(crate) const NEWS: u32 = (1 << 24) - 1;
 
@@ -158,6 +170,9 @@ mod tests {
         for old_or_forged in [wrap - 1, wrap, wrap + 3, wrap + 500] {
             writer.hear(old_or_forged as u32 & Writer::<4>::NEWS);
             assert_eq!(writer.on_their_way(None), 1, "{old_or_forged}");
+        }
+        for count in [wrap - 2, wrap - 1, wrap, wrap + 2] {
+            assert_eq!(writer.meant(count as u32 & Writer::<4>::NEWS), count);
         }
         writer.hear((wrap + 2) as u32);
         assert_eq!(writer.on_their_way(None), 0);

@@ -17,7 +17,8 @@ use super::handover::no_memory;
 use super::lease::Lease;
 use super::presence::Presence;
 use super::{
-    Handover, Limits, Link, Meeting, Message, Reason, Tag, Transport, Watch, not_reserved, too_long,
+    Handover, Lent, Limits, Link, Meeting, Message, Reason, Tag, Terms, Transport, Watch, not_reserved,
+    too_long,
 };
 use crate::bootstrap::Node;
 use crate::error::{Error, Kind, Result};
@@ -317,7 +318,7 @@ fn check_len(len: usize) -> Result<()> {
 
 impl Link for LocalLink {
     fn limits(&self) -> Limits {
-        Limits { slot: SLOT, credit: CREDIT, lends: true }
+        Limits { slot: SLOT, credit: CREDIT }
     }
 
     fn reserve(&self, len: usize) -> Result<Option<View<'_>>> {
@@ -365,12 +366,12 @@ impl Link for LocalLink {
         Ok(())
     }
 
-    fn lend(&self, pieces: &[View<'_>], tag: &Tag) -> Result<bool> {
+    fn lend(&self, pieces: &[View<'_>], _terms: Terms<'_>, tag: &Tag) -> Result<Lent> {
         let len = pieces.iter().map(|piece| piece.len()).sum();
         check_len(len)?;
-        let Some(slot) = self.free_slot()? else { return Ok(false) };
+        let Some(slot) = self.free_slot()? else { return Ok(Lent::Later) };
         self.post(slot, len, tag, pieces);
-        Ok(true)
+        Ok(Lent::Yes)
     }
 
     fn settled(&self) -> Result<bool> {

@@ -19,7 +19,7 @@ pub use self::handover::{HANDOVER, Handover};
 use crate::bootstrap::{Door, Node, Tcp};
 use crate::error::{Error, Result};
 use crate::health::Deadline;
-use crate::memory::{Bell, View};
+use crate::memory::{Allocations, Bell, View};
 use crate::topology::{Channel, Cost};
 use local::{Hub, Local};
 use shm::Shm;
@@ -31,8 +31,30 @@ pub struct Limits {
     pub slot: usize,
     /// How many messages may be on their way in one direction.
     pub credit: usize,
-    /// Whether [`Link::lend`] works.
-    pub lends: bool,
+}
+
+/// On what terms a message is lent.
+#[derive(Clone, Copy, Debug)]
+pub enum Terms<'a> {
+    /// It is read, not written.
+    Read,
+    /// The reader may store its answer in the very place, at any time before that answer has come: nobody of
+    /// this rank looks there meanwhile.
+    Answer {
+        /// What lies around it, as far as nobody but the lending call touches it.
+        whole: View<'a>,
+    },
+}
+
+/// What became of a message to be lent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lent {
+    /// It is on its way.
+    Yes,
+    /// Not yet: there is no credit.
+    Later,
+    /// This link cannot, or would gain nothing by it: it is to be copied.
+    Never,
 }
 
 /// What is said with every message: the call that it belongs to.
@@ -77,7 +99,7 @@ pub trait Link: Send {
     fn reserve(&self, len: usize) -> Result<Option<View<'_>>>;
 
     /// As [`Link::reserve`], where the next message is made of the one that is being peeked, element by
-    /// element: some links let it lie in the very same place.
+    /// element: some links let it lie in the very same place, be it memory that the peer has lent.
     fn answer(&self, len: usize) -> Result<Option<View<'_>>> {
         self.reserve(len)
     }
@@ -94,15 +116,16 @@ pub trait Link: Send {
     /// Gives the peeked message's room back to the sender.
     fn release(&self) -> Result<()>;
 
-    /// Sends `pieces`, one after the other, as one message without copying them; false while there is
-    /// no credit. They are read until [`Link::settled`], after [`Link::fail`] too.
-    fn lend(&self, pieces: &[View<'_>], tag: &Tag) -> Result<bool>;
+    /// Sends `pieces`, one after the other, as one message without copying them. They are used on these terms
+    /// until [`Link::settled`], after [`Link::fail`] too.
+    fn lend(&self, pieces: &[View<'_>], terms: Terms<'_>, tag: &Tag) -> Result<Lent>;
 
-    /// Whether nothing lent is still being read and nothing committed waits in this process.
+    /// Whether nothing lent is still being used and nothing committed waits in this process.
     ///
     /// After [`Link::fail`] a reader that has begun is all that is waited for: it was rung, its next
-    /// [`Link::peek`] says that the lender is gone, and it lets go when it fails, too. No call may return
-    /// while its buffers are lent.
+    /// [`Link::peek`] says that the lender is gone, and it lets go when it fails, too. Where the reader is
+    /// another process nothing is waited for: memory that it may write is made unreachable to it. No call may
+    /// return while its buffers are lent.
     fn settled(&self) -> Result<bool>;
 
     /// An error where the peer takes no more part: it left, failed, or died. Costs a system call; for a
@@ -144,6 +167,11 @@ pub trait Transport: Send + Sync {
     /// How descriptors go from one rank to another, where its ranks can share memory.
     fn handover(&self) -> Option<&dyn Handover> {
         None
+    }
+
+    /// Whether its links lend more where ranks have allocated their memory together ([`Meeting::allocations`]).
+    fn shares_allocations(&self) -> bool {
+        false
     }
 }
 
@@ -192,6 +220,8 @@ pub struct Meeting<'a> {
     pub door: &'a Door,
     /// Rung by the peer when something happens that this rank may sleep for.
     pub bell: &'a Arc<Bell>,
+    /// The memory that ranks have allocated together.
+    pub allocations: &'a Arc<Allocations>,
     /// When to give up.
     pub deadline: Deadline,
 }

@@ -4,6 +4,7 @@ use std::thread;
 
 use kolo::Kind;
 use kolo::memory::View;
+use kolo::transport::{Lent, Tag, Terms};
 
 use crate::end::{End, bytes, eventually, mix, read, send, tag, take, write};
 
@@ -173,9 +174,9 @@ pub(crate) fn too_long_a_message_is_refused([a, b]: [End; 2]) {
         assert_eq!(a.link.reserve(len).unwrap_err().kind(), Kind::Usage);
     }
     let long = vec![0; a.link.limits().slot];
-    if a.link.limits().lends {
-        let pieces = [View::read(&long), View::read(&[1])];
-        assert_eq!(a.link.lend(&pieces, &tag(1)).unwrap_err().kind(), Kind::Usage);
+    match a.link.lend(&[View::read(&long), View::read(&[1])], Terms::Read, &tag(1)) {
+        Ok(lent) => assert_eq!(lent, Lent::Never),
+        Err(error) => assert_eq!(error.kind(), Kind::Usage),
     }
     assert!(b.link.peek().unwrap().is_none());
 }
@@ -188,20 +189,31 @@ pub(crate) fn what_was_not_reserved_is_not_sent([a, b]: [End; 2]) {
     assert!(b.link.peek().unwrap().is_none());
 }
 
+fn lend(end: &End, pieces: &[View<'_>], tag: &Tag) -> Lent {
+    end.link.lend(pieces, Terms::Read, tag).unwrap()
+}
+
+/// Lends a message to be read; says whether this kind of link does so.
+fn lends(end: &End, source: &[u8]) -> bool {
+    let lent = lend(end, &[View::read(source)], &tag(1));
+    assert_ne!(lent, Lent::Later);
+    lent == Lent::Yes
+}
+
 pub(crate) fn lent_messages_are_read_until_settled(ends: [End; 2]) {
     let [a, b] = &ends;
-    if !a.link.limits().lends {
-        assert!(!a.link.lend(&[View::empty()], &tag(0)).unwrap());
-        assert!(a.link.settled().unwrap());
+    let source = bytes(5, 10_000);
+    if !lends(a, &source) {
+        assert!(a.link.settled().unwrap() && b.link.peek().unwrap().is_none());
         return;
     }
-    let source = bytes(5, 10_000);
+    assert_eq!(take(&ends, 1).bytes, source);
     let pieces: [&[&[u8]]; 5] =
         [&[&source], &[&source[..1]], &[&source[..77], &[], &source[77..500]], &[&[]], &[]];
     for round in 0..10 {
         for pieces in pieces {
             let views: Vec<_> = pieces.iter().map(|piece| View::read(piece)).collect();
-            assert!(a.link.lend(&views, &tag(round)).unwrap());
+            assert_eq!(lend(a, &views, &tag(round)), Lent::Yes);
             send(&ends, 0, b"after", &tag(round));
             let message = eventually(&ends, || b.link.peek());
             assert_eq!((message.digest, b.link.body()), (tag(round).digest, tag(round).body));
@@ -219,12 +231,11 @@ pub(crate) fn lent_messages_are_read_until_settled(ends: [End; 2]) {
 
 pub(crate) fn what_was_lent_is_taken_back_on_failure(ends: [End; 2]) {
     let [a, b] = &ends;
-    if !a.link.limits().lends {
-        return;
-    }
     let source = bytes(5, 1000);
     for _ in 0..2 {
-        assert!(a.link.lend(&[View::read(&source)], &tag(1)).unwrap());
+        if !lends(a, &source) {
+            return;
+        }
     }
     assert_eq!(read(eventually(&ends, || b.link.peek()).payload), source);
     a.link.fail();
@@ -237,17 +248,16 @@ pub(crate) fn what_was_lent_is_taken_back_on_failure(ends: [End; 2]) {
 
 pub(crate) fn a_reader_that_fails_lets_go(ends: [End; 2]) {
     let [a, b] = &ends;
-    if !a.link.limits().lends {
+    let source = bytes(5, 1000);
+    if !lends(a, &source) {
         return;
     }
-    let source = bytes(5, 1000);
-    assert!(a.link.lend(&[View::read(&source)], &tag(1)).unwrap());
     assert!(b.link.peek().unwrap().is_some());
     b.link.fail();
     assert!(a.link.settled().unwrap());
 
     // What it has not begun to read, it never will; that is the lender's to find out.
-    assert!(a.link.lend(&[View::read(&source)], &tag(1)).unwrap());
+    assert!(lends(a, &source));
     assert_eq!(a.link.settled().unwrap_err().kind(), Kind::PeerLost);
     a.link.fail();
     assert!(a.link.settled().unwrap());

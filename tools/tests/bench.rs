@@ -38,6 +38,7 @@ fn the_report_has_the_form_that_it_promises() {
         ("op", "sum".into()),
         ("root", Value::Null),
         ("uneven", false.into()),
+        ("alloc", false.into()),
         ("ranks", 3.into()),
         ("transport", "local".into()),
     ] {

@@ -82,6 +82,23 @@ fn every_dtype(transport: &str) -> impl Iterator<Item = Vec<String>> {
     })
 }
 
+/// In place, and where messages are long enough to be lent.
+fn allocated_together() -> impl Iterator<Item = Vec<String>> {
+    let case = |name: &str, dtype: Dtype, ranks: usize| {
+        let (n, counts) = (ranks.to_string(), "1,12345,70001,300007");
+        words(&[name, "-n", &n, "-t", "shm", "-d", dtype.name(), "--counts", counts, "--alloc"])
+    };
+    let kinds =
+        move |ranks| CollectiveKind::ALL.into_iter().map(move |kind| case(kind.name(), Dtype::F32, ranks));
+    let dtypes = Dtype::ALL.into_iter().map(move |dtype| case("all_reduce", dtype, 2));
+    (2..=4).flat_map(kinds).chain(dtypes)
+}
+
+#[test]
+fn every_collective_and_type_is_right_in_memory_allocated_together() {
+    all_right(allocated_together());
+}
+
 #[test]
 fn every_algorithm_is_right_for_one_to_eight_ranks_between_threads() {
     all_right((1..=8).flat_map(|ranks| every_algorithm("local", ranks).chain(the_rest("local", ranks))));

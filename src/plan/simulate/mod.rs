@@ -12,7 +12,8 @@
 //! - nothing is read before it was written, scratch not before it was written in that round;
 //! - no lane writes a block that another lane may be using, nor reads one that another may be writing: of
 //!   the same rank, or of any rank where it is a block of the board;
-//! - if the plan lends: no block is overwritten while another rank may still be reading it;
+//! - if the plan lends: no block is overwritten while another rank may still be reading it; and in place, where
+//!   the receiver may store its answer in what is lent (`give`): nothing is read there before that has come;
 //! - nobody leaves a barrier before all have come;
 //! - spans are in range, of one length within a step, not wider than the plan's width.
 //!

@@ -7,6 +7,7 @@ use super::order::{Conflict, Order, Stamp};
 use super::slots::Slots;
 use super::value::{Value, diagnose, expected};
 use crate::plan::collective::{Collective, CollectiveKind};
+use crate::plan::give::given;
 use crate::plan::net::{LaneState, Net};
 use crate::plan::refusal::Refusal;
 use crate::plan::step::{Plan, Source, Span, Step};
@@ -55,6 +56,8 @@ pub(super) struct Run<'a> {
     net: Net<Slots>,
     memories: Memories,
     tokens: BTreeMap<(u32, u32), VecDeque<Token>>,
+    /// By rank, lane and step: whether it gives its source away. Nothing out of place.
+    given: Vec<Vec<Vec<bool>>>,
     order: Option<Order>,
     /// Lanes that may be able to go on, and whether each lane is among them.
     ready: VecDeque<u32>,
@@ -88,6 +91,7 @@ impl<'a> Run<'a> {
             credit: mode.credit,
             memories,
             tokens: BTreeMap::new(),
+            given: if mode.in_place { plans.iter().map(given).collect() } else { Vec::new() },
             order,
             ready: (0..lanes as u32).collect(),
             queued: vec![true; lanes],
@@ -156,7 +160,10 @@ impl<'a> Run<'a> {
                 if !self.can_move(lane, step) {
                     return Ok(Attempt::Waits);
                 }
-                self.gather(lane, sources, extent, lends(step).then_some(to))?;
+                self.gather(lane, sources, extent)?;
+                if lends(step) {
+                    self.lend(lane, sources, to)?;
+                }
                 if *finish {
                     self.held.iter_mut().filter(|v| **v != Value::EMPTY).for_each(|v| *v = v.finish());
                 }
@@ -225,13 +232,7 @@ impl<'a> Run<'a> {
     }
 
     /// Takes the messages and combines the sources, left to right, into `held`.
-    fn gather(
-        &mut self,
-        lane: usize,
-        sources: &[Source],
-        extent: Span,
-        lent_to: Option<&crate::plan::Few<u32>>,
-    ) -> Result<(), String> {
+    fn gather(&mut self, lane: usize, sources: &[Source], extent: Span) -> Result<(), String> {
         self.held.clear();
         if let Some(order) = &mut self.order {
             order.step(lane);
@@ -247,17 +248,26 @@ impl<'a> Run<'a> {
                 Source::Local(span) => self.read(lane, span, index == 0)?,
             }
         }
-        if let (Some(order), Some(to), Some(&Source::Local(span))) =
-            (&mut self.order, lent_to, sources.first())
-        {
-            let state = &mut self.net.lanes[lane];
-            let (rank, round) = (state.rank as usize, state.round);
-            if self.plans[rank].lends {
-                let owner = self.memories.owner(rank, span.memory);
-                for block in span.blocks(self.plans[rank].blocks) {
-                    let Some(cell) = self.memories.cell(span.memory, block, round) else { continue };
-                    to.iter().for_each(|&peer| order.lend(owner, cell, state.sends.link(peer)));
-                }
+        Ok(())
+    }
+
+    /// Lends what a step sends, where its plan says so. What it gives away is written by whom it is lent to, so
+    /// that nothing is defined there any more.
+    fn lend(&mut self, lane: usize, sources: &[Source], to: &[u32]) -> Result<(), String> {
+        let LaneState { rank, index, step, round, .. } = self.net.lanes[lane];
+        let (plan, rank) = (&self.plans[rank as usize], rank as usize);
+        let (Some(&Source::Local(span)), true) = (sources.first(), plan.lends) else { return Ok(()) };
+        let owner = self.memories.owner(rank, span.memory);
+        let gives = self.given.get(rank).is_some_and(|lanes| lanes[usize::from(index)][step as usize]);
+        for block in span.blocks(plan.blocks) {
+            let Some(cell) = self.memories.cell(span.memory, block, round) else { continue };
+            if gives && !self.memories.is_empty(rank, span.memory, block, round) {
+                self.write(lane, owner, cell, Value::UNDEFINED)
+                    .map_err(|why| format!("it gives block {block} of {span} away while {why}"))?;
+            }
+            if let Some(order) = &mut self.order {
+                let state = &mut self.net.lanes[lane];
+                to.iter().for_each(|&peer| order.lend(owner, cell, state.sends.link(peer)));
             }
         }
         Ok(())
@@ -333,21 +343,21 @@ impl<'a> Run<'a> {
                 continue;
             }
             let Some(cell) = self.memories.cell(into.memory, block, round) else { continue };
-            if let Some(order) = &mut self.order {
-                order.write(lane, owner, cell, &self.net).map_err(|conflict| match conflict {
-                    Conflict::Lent(peer) => {
-                        format!(
-                            "it overwrites block {block} of {into} while rank {peer} may still be reading it"
-                        )
-                    }
-                    Conflict::Lane(other) => {
-                        let other = self.called(lane, other);
-                        format!("it overwrites block {block} of {into} while {other} may be using it")
-                    }
-                })?;
-            }
-            self.memories.write(owner, cell, round, value);
+            self.write(lane, owner, cell, value)
+                .map_err(|why| format!("it overwrites block {block} of {into} while {why}"))?;
         }
+        Ok(())
+    }
+
+    /// Writes a cell, unless somebody may be using it.
+    fn write(&mut self, lane: usize, owner: usize, cell: usize, value: Value) -> Result<(), String> {
+        if let Some(order) = &mut self.order {
+            order.write(lane, owner, cell, &self.net).map_err(|conflict| match conflict {
+                Conflict::Lent(peer) => format!("rank {peer} may still be reading it"),
+                Conflict::Lane(other) => format!("{} may be using it", self.called(lane, other)),
+            })?;
+        }
+        self.memories.write(owner, cell, self.net.lanes[lane].round, value);
         Ok(())
     }
 
@@ -541,4 +551,48 @@ fn hold(held: &mut Vec<Value>, first: bool, index: usize, value: Value) -> Resul
         _ => return Err("its sources are of different lengths".into()),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Builder, LaneBuilder, from, input, output};
+
+    /// What comes of an all-reduce of two ranks in place, where both give away whatever they send.
+    fn generous(write: impl Fn(&mut LaneBuilder<'_>, usize, usize)) -> Result<Outcome, Box<Refusal>> {
+        let collective = CollectiveKind::AllReduce.at(0);
+        let plans = [(0, 1), (1, 0)].map(|(rank, peer)| {
+            let mut plan = Builder::new(2, 1).lends();
+            write(&mut plan.lane(0), rank, peer);
+            plan.fused()
+        });
+        let net = Net::new(&plans).unwrap();
+        let (rounds, lengths, ordered) = (2, Lengths::Even, Ordered::Yes);
+        let mode = Mode { credit: 2, in_place: true, rounds, lengths, ordered };
+        let mut run = Run::new(collective, &plans, net, mode);
+        run.given.iter_mut().flatten().flatten().for_each(|gives| *gives = true);
+        run.run()
+    }
+
+    #[test]
+    fn what_is_given_away_is_not_looked_at() {
+        let exchange = |lane: &mut LaneBuilder<'_>, rank: usize, peer: usize| {
+            lane.send(input(peer), peer).reduce(input(rank), from(peer), output(rank));
+            lane.finish(output(rank), output(rank)).send(output(rank), peer).recv(peer, output(peer));
+        };
+        assert!(generous(exchange).is_ok(), "the answer comes there");
+        let both = |lane: &mut LaneBuilder<'_>, _: usize, peer: usize| {
+            for block in 0..2 {
+                lane.send(input(block), peer).reduce(input(block), from(peer), output(block));
+                lane.finish(output(block), output(block));
+            }
+        };
+        let refusal = generous(both).unwrap_err().to_string();
+        assert!(refusal.contains("reads block 0 of in[0] before that is written"), "{refusal}");
+        let kept = |lane: &mut LaneBuilder<'_>, rank: usize, peer: usize| {
+            lane.send(input(peer), peer).reduce(input(rank), from(peer), output(rank));
+            lane.finish(output(rank), output(rank));
+        };
+        assert!(generous(kept).unwrap_err().to_string().contains("in the end out[0]"));
+    }
 }

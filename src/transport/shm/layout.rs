@@ -3,6 +3,7 @@
 use std::cell::UnsafeCell;
 use std::sync::atomic::AtomicU64;
 
+use crate::error::{Error, Kind};
 use crate::memory::Shareable;
 use crate::transport::fifo::{Apart, CREDIT, SLOT};
 use crate::transport::presence::Presence;
@@ -48,12 +49,36 @@ pub(super) struct Header {
 
 const _: () = assert!(std::mem::offset_of!(Header, packed) + PACKED == 128);
 
+impl Header {
+    /// Words in the packed bytes of a message whose payload lies elsewhere.
+    pub(super) fn words(&self) -> [u64; 2] {
+        // SAFETY: that many bytes lie there, aligned to 8; every pattern is a value, and it is read once.
+        unsafe { self.packed.get().cast::<[u64; 2]>().read_volatile() }
+    }
+
+    /// Writes them; the header is the writer's until it is published.
+    pub(super) fn set_words(&self, words: [u64; 2]) {
+        // SAFETY: as above.
+        unsafe { self.packed.get().cast::<[u64; 2]>().write_volatile(words) };
+    }
+}
+
 /// Its neighbours do not begin at the same place of a page: caches would put their lines into the same sets.
 #[repr(C, align(64))]
 pub(super) struct Buffer {
     pub(super) payload: UnsafeCell<[u8; SLOT]>,
     apart: [u8; 320],
 }
+
+/// What stands in place of a buffer's number where the payload lies in memory that the sender lends; the packed
+/// bytes say where.
+pub(super) const LENT: u32 = 0xff;
+
+/// What stands there where the payload is an answer that lies in the place of what the reader lent; the packed
+/// bytes say with which message.
+pub(super) const ANSWERED: u32 = 0xfe;
+
+const _: () = assert!(BUFFERS < ANSWERED);
 
 /// What a header says of its message, in one word.
 #[derive(Clone, Copy)]
@@ -71,8 +96,20 @@ impl About {
         u64::from(self.len) | u64::from(self.buffer & 0xff) << 32 | u64::from(self.news) << 40
     }
 
+    /// Whether a payload that is not packed lies in no buffer, but in what one of the ranks lends.
+    #[inline]
+    pub(super) fn is_lent(self) -> bool {
+        self.buffer >= ANSWERED
+    }
+
     #[inline]
     pub(super) fn of(word: u64) -> Self {
         Self { len: word as u32, buffer: (word >> 32) as u32 & 0xff, news: (word >> 40) as u32 }
     }
+}
+
+/// The peer wrote something that no correct one could have written.
+#[cold]
+pub(super) fn forged(what: &str) -> Error {
+    Error::new(Kind::PeerLost, format!("it wrote {what} into shared memory that no rank could mean"))
 }

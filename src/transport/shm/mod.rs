@@ -14,34 +14,41 @@
 //! ```
 //!
 //! So a message of up to 40 bytes crosses in one line, one of up to 104 in two that cores fetch together; a
-//! larger one lies in a buffer, whose owner is the reader from then on. The news are how many messages of the
-//! reader's were released: in an exchange nobody reads the counters. Tags are not in the header: the reader
-//! wants them only when digests differ, and where they are, their lines never leave the writer's cache.
+//! larger one lies in a buffer, whose owner is the reader from then on, or stays where it is, if it is to be
+//! answered there (`loan.rs`). The news are how many messages of the reader's were released: in an exchange
+//! nobody reads the counters. Tags are not in the header: the reader wants them only when digests differ, and
+//! where they are, their lines never leave the writer's cache.
 //!
 //! The peer is no more trusted than its last write: whatever is read here is read once, then checked.
 
 mod hello;
 mod layout;
+mod loan;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::fifo::{CREDIT, Forged, Reader, SLOT, Writer};
 use super::pool::Pool;
 use super::{
-    Handover, Limits, Link, Meeting, Message, Reason, Tag, Transport, Watch, not_reserved, too_long,
+    Handover, Lent, Limits, Link, Meeting, Message, Reason, Tag, Terms, Transport, Watch, not_reserved,
+    too_long,
 };
 use crate::bootstrap::Node;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::health::Deadline;
-use crate::memory::{Bell, Ringer, Shared, View};
+use crate::memory::{Allocations, Bell, Ringer, Shared, View};
 use crate::sys::os;
 use crate::topology::Cost;
 use hello::{gone, receive_hello};
 pub(super) use hello::{receive_descriptors, send_hello};
-use layout::{About, BUFFERS, Board, CAP, Header, Layout, PACKED};
+use layout::{ANSWERED, About, BUFFERS, Board, CAP, Header, LENT, Layout, PACKED, forged};
+use loan::Loans;
 
 /// Where a reserved message lies.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,6 +59,8 @@ enum Room {
     Own(u32),
     /// In the buffer of the message that is being peeked.
     Answer(u32),
+    /// In memory that the peer lends: where the message that is being peeked lies.
+    Borrowed,
 }
 
 struct ShmLink {
@@ -61,9 +70,10 @@ struct ShmLink {
     writer: Writer<CREDIT>,
     reader: Reader<CREDIT>,
     pool: Pool<BUFFERS, CAP>,
+    loans: Loans,
     /// The length that was reserved, and where.
     reserved: Cell<Option<(usize, Room)>>,
-    /// Whether the peeked message's buffer has gone back with an answer.
+    /// Whether the peeked message's buffer, or what it lends, has gone back with an answer.
     answered: Cell<bool>,
     /// Rings the peer.
     ringer: Ringer,
@@ -100,7 +110,12 @@ impl Transport for Shm {
 
     fn connect(&self, meeting: &Meeting<'_>) -> Result<Box<dyn Link>> {
         let stream = meeting.door.unix(meeting)?;
-        link_over(stream, meeting.me < meeting.peer, meeting.bell, meeting.deadline)
+        let loans = Loans::new(meeting.allocations.clone(), meeting.peer as u32);
+        link(stream, meeting.me < meeting.peer, meeting.bell, loans, meeting.deadline)
+    }
+
+    fn shares_allocations(&self) -> bool {
+        true
     }
 
     fn handover(&self) -> Option<&dyn Handover> {
@@ -112,9 +127,21 @@ impl Transport for Shm {
 /// `lower`, provides the memory. `bell` is what this rank sleeps on.
 ///
 /// # Errors
-/// [`Kind::Refused`] where the peer's build differs or it sends what no peer would, [`Kind::PeerLost`]
-/// where the stream ends, [`Kind::Deadline`], [`Kind::System`].
+/// `Refused` where the peer's build differs or it sends what no peer would, `PeerLost` where the stream ends,
+/// `Deadline`, `System`.
 pub fn link_over(stream: UnixStream, lower: bool, bell: &Bell, deadline: Deadline) -> Result<Box<dyn Link>> {
+    // Between ranks that have allocated nothing together.
+    let loans = Loans::new(Arc::<Allocations>::default(), u32::MAX);
+    link(stream, lower, bell, loans, deadline)
+}
+
+fn link(
+    stream: UnixStream,
+    lower: bool,
+    bell: &Bell,
+    loans: Loans,
+    deadline: Deadline,
+) -> Result<Box<dyn Link>> {
     let [page, event] = bell.descriptors();
     let (memory, ringer) = if lower {
         let (memory, fd) = Shared::create("kolo-link")?;
@@ -133,16 +160,12 @@ pub fn link_over(stream: UnixStream, lower: bool, bell: &Bell, deadline: Deadlin
         writer,
         reader,
         pool: Pool::new(!lower),
+        loans,
         reserved: Cell::new(None),
         answered: Cell::new(false),
         ringer,
         stream,
     }))
-}
-
-#[cold]
-fn forged(what: &str) -> Error {
-    Error::new(Kind::PeerLost, format!("it wrote {what} into shared memory that no rank could mean"))
 }
 
 impl ShmLink {
@@ -185,7 +208,7 @@ impl ShmLink {
         if len > SLOT {
             return Err(forged("a length"));
         }
-        if len > PACKED && !self.pool.could_come(about.buffer) {
+        if len > PACKED && !self.pool.could_come(about.buffer) && !about.is_lent() {
             return Err(forged("a buffer"));
         }
         Ok(about)
@@ -199,23 +222,46 @@ impl ShmLink {
             Room::Own(buffer) | Room::Answer(buffer) => {
                 self.memory.buffers[buffer as usize].payload.get().cast()
             }
+            Room::Borrowed => return self.loans.open(len),
         };
         // SAFETY: as many bytes lie there (whoever calls has compared), mapped as long as `self`; the
         // protocol of headers and buffers keeps the ranks apart.
         unsafe { View::from_raw(start, len) }
     }
 
-    /// Room for a message: in its header, in the buffer of the peeked message where that is `answered`, or
-    /// in one of this rank's.
+    /// The payload of a message that lies in what one rank lends the other.
+    #[cold]
+    fn lent(&self, header: &Header, about: About) -> Result<View<'_>> {
+        let (words, len) = (header.words(), about.len as usize);
+        match about.buffer {
+            LENT => self.loans.borrow(words, len).ok_or_else(|| forged("a loan")),
+            _ => self.loans.answered(words[0], len).ok_or_else(|| forged("an answer")),
+        }
+    }
+
+    /// Such a message is about to be released.
+    #[cold]
+    fn let_go(&self, header: &Header, about: About) {
+        match about.buffer {
+            LENT => {
+                self.answered.set(false);
+                self.loans.close();
+            }
+            _ => self.loans.end(header.words()[0]),
+        }
+    }
+
+    /// Room for a message: in its header, in that of the peeked message where that is `answered`, or in one of
+    /// this rank's buffers.
     #[inline]
-    fn reserve_in(&self, len: usize, answered: Option<u32>) -> Result<Option<View<'_>>> {
+    fn reserve_in(&self, len: usize, answered: Option<Room>) -> Result<Option<View<'_>>> {
         if len > SLOT {
             return Err(too_long(len, SLOT));
         }
         let Some(slot) = self.free_header()? else { return Ok(None) };
         let room = match (answered, self.reserved.get()) {
             _ if len <= PACKED => Room::Packed,
-            (Some(buffer), _) => Room::Answer(buffer),
+            (Some(room), _) => room,
             (None, Some((reserved, room @ Room::Own(_)))) if reserved == len => room,
             (None, _) => match self.pool.next(&self.theirs().returned) {
                 Ok(Some(buffer)) => Room::Own(buffer),
@@ -225,6 +271,36 @@ impl ShmLink {
         };
         self.reserved.set(Some((len, room)));
         Ok(Some(self.place(self.outgoing(slot), room, len)))
+    }
+
+    /// Sends what was written, or lent: fills the header in and shows it.
+    #[inline]
+    fn send(&self, index: usize, len: usize, buffer: u32, tag: &Tag) {
+        for (word, value) in self.mine().bodies[index].iter().zip(tag.body) {
+            word.store(value, Ordering::Relaxed);
+        }
+        let about = About { len: len as u32, buffer, news: self.reader.released() as u32 };
+        let header = self.outgoing(index);
+        header.digest.store(tag.digest, Ordering::Relaxed);
+        header.about.store(about.word(), Ordering::Relaxed);
+        self.writer.publish(&header.number);
+        self.ringer.ring();
+    }
+
+    /// How many messages the peer has released.
+    fn released(&self) -> u64 {
+        self.theirs().released.load(Ordering::Acquire)
+    }
+
+    /// Whether the peer is done with what this rank has lent.
+    #[cold]
+    fn at_rest(&self) -> Result<bool> {
+        match self.loans.at_rest(self.released()) {
+            true => Ok(true),
+            false if self.mine().presence.here() => self.theirs().presence.check().map(|()| false),
+            // What could not be taken back, only the end of the peer's process ends.
+            false => Ok(os::ended(&self.stream)),
+        }
     }
 
     /// Gives buffers back where this rank has more than its share.
@@ -238,7 +314,7 @@ impl ShmLink {
 
 impl Link for ShmLink {
     fn limits(&self) -> Limits {
-        Limits { slot: SLOT, credit: CREDIT, lends: false }
+        Limits { slot: SLOT, credit: CREDIT }
     }
 
     fn reserve(&self, len: usize) -> Result<Option<View<'_>>> {
@@ -251,8 +327,13 @@ impl Link for ShmLink {
             return Err(Error::usage("answer without peek"));
         }
         let about = self.about(header)?;
-        let travelled = about.len as usize > PACKED && !self.answered.get();
-        self.reserve_in(len, travelled.then_some(about.buffer))
+        let room = match about.buffer {
+            _ if about.len as usize <= PACKED || self.answered.get() => None,
+            LENT => self.loans.is_open(len).then_some(Room::Borrowed),
+            ANSWERED => None,
+            buffer => Some(Room::Answer(buffer)),
+        };
+        self.reserve_in(len, room)
     }
 
     fn commit(&self, len: usize, tag: &Tag) -> Result<()> {
@@ -261,23 +342,19 @@ impl Link for ShmLink {
             _ => return Err(not_reserved(len)),
         };
         let index = self.free_header()?.ok_or_else(|| not_reserved(len))?;
-        for (word, value) in self.mine().bodies[index].iter().zip(tag.body) {
-            word.store(value, Ordering::Relaxed);
-        }
         let buffer = match room {
             Room::Packed => 0,
             Room::Own(buffer) | Room::Answer(buffer) => buffer,
+            Room::Borrowed => {
+                self.outgoing(index).set_words([self.reader.released() + 1, 0]);
+                ANSWERED
+            }
         };
-        let about = About { len: len as u32, buffer, news: self.reader.released() as u32 };
-        let header = self.outgoing(index);
-        header.digest.store(tag.digest, Ordering::Relaxed);
-        header.about.store(about.word(), Ordering::Relaxed);
-        self.writer.publish(&header.number);
-        self.ringer.ring();
+        self.send(index, len, buffer, tag);
         match room {
             Room::Packed => {}
             Room::Own(buffer) => self.pool.sent(buffer),
-            Room::Answer(_) => self.answered.set(true),
+            Room::Answer(_) | Room::Borrowed => self.answered.set(true),
         }
         Ok(())
     }
@@ -291,9 +368,12 @@ impl Link for ShmLink {
         }
         let about = self.about(header)?;
         let len = about.len as usize;
-        let room = if len <= PACKED { Room::Packed } else { Room::Own(about.buffer) };
-        let digest = header.digest.load(Ordering::Relaxed);
-        Ok(Some(Message { digest, payload: self.place(header, room, len) }))
+        let payload = match len {
+            ..=PACKED => self.place(header, Room::Packed, len),
+            _ if about.is_lent() => self.lent(header, about)?,
+            _ => self.place(header, Room::Own(about.buffer), len),
+        };
+        Ok(Some(Message { digest: header.digest.load(Ordering::Relaxed), payload }))
     }
 
     fn body(&self) -> [u64; 4] {
@@ -306,24 +386,41 @@ impl Link for ShmLink {
             return Err(Error::usage("release without peek"));
         }
         let about = self.about(header)?;
+        let large = about.len as usize > PACKED;
+        let lent = large && about.is_lent();
+        if lent {
+            self.let_go(header, about);
+        }
         self.writer.hear(about.news);
         self.reader.release(&self.mine().released);
-        if about.len as usize > PACKED {
+        if large && !lent {
             if !self.answered.take() {
                 self.pool.keep(about.buffer);
             }
             self.settle_buffers()?;
         }
+        if !self.loans.none() {
+            self.loans.end_until(self.writer.meant(about.news));
+        }
         self.ringer.ring();
         Ok(())
     }
 
-    fn lend(&self, _pieces: &[View<'_>], _tag: &Tag) -> Result<bool> {
-        Ok(false)
+    fn lend(&self, pieces: &[View<'_>], terms: Terms<'_>, tag: &Tag) -> Result<Lent> {
+        let (&[piece], Terms::Answer { whole }) = (pieces, terms) else { return Ok(Lent::Never) };
+        if !(PACKED + 1..=SLOT).contains(&piece.len()) {
+            return Ok(Lent::Never);
+        }
+        let Some(index) = self.free_header()? else { return Ok(Lent::Later) };
+        let Some(place) = self.loans.lend(piece, whole, self.writer.number()) else { return Ok(Lent::Never) };
+        self.reserved.set(None);
+        self.outgoing(index).set_words(place);
+        self.send(index, piece.len(), LENT, tag);
+        Ok(Lent::Yes)
     }
 
     fn settled(&self) -> Result<bool> {
-        Ok(true)
+        if self.loans.none() { Ok(true) } else { self.at_rest() }
     }
 
     fn alive(&self) -> Result<()> {
@@ -338,6 +435,7 @@ impl Link for ShmLink {
     fn fail(&self) {
         self.mine().presence.fail();
         self.ringer.ring();
+        self.loans.take_back(self.released());
     }
 }
 
@@ -345,157 +443,6 @@ impl Drop for ShmLink {
     fn drop(&mut self) {
         self.mine().presence.leave();
         self.ringer.ring();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::fd::BorrowedFd;
-    use std::thread;
-    use std::time::Duration;
-
-    use super::hello::HELLO;
-    use super::*;
-
-    const TAG: Tag = Tag { digest: 1, body: [2; 4] };
-
-    fn soon() -> Deadline {
-        Deadline::after(Some(Duration::from_secs(20)))
-    }
-
-    /// A link, as the higher rank has it, to a peer that this test plays by hand.
-    fn played() -> (Box<dyn Link>, Shared<Layout>, UnixStream) {
-        let (mine, theirs) = UnixStream::pair().unwrap();
-        let (memory, fd) = Shared::<Layout>::create("kolo-test").unwrap();
-        let bell = Bell::new().unwrap();
-        let [page, event] = bell.descriptors();
-        send_hello(&mine, &[page, event, fd.as_fd()]).unwrap();
-        (link_over(theirs, false, &bell, soon()).unwrap(), memory, mine)
-    }
-
-    #[test]
-    fn headers_that_no_rank_could_mean_are_refused() {
-        let (link, memory, _stream) = played();
-        let header = &memory.rings[0][1];
-        header.number.store(1, Ordering::Release);
-        let (slot, theirs, mine) = (SLOT as u32, 0, BUFFERS / 2);
-        let cases = [
-            (slot + 1, theirs, "a length"),
-            (u32::MAX, theirs, "a length"),
-            (slot, mine, "a buffer"),
-            (slot, BUFFERS, "a buffer"),
-            (PACKED as u32 + 1, 255, "a buffer"),
-        ];
-        for (len, buffer, what) in cases {
-            header.about.store(About { len, buffer, news: 0 }.word(), Ordering::Relaxed);
-            for error in [link.peek().unwrap_err(), link.release().unwrap_err()] {
-                assert_eq!(error.kind(), Kind::PeerLost);
-                assert!(error.to_string().contains(&format!("wrote {what}")), "{error}");
-            }
-        }
-        // News that cannot be are no news.
-        header.about.store(About { len: slot, buffer: theirs, news: 99 }.word(), Ordering::Relaxed);
-        assert_eq!(link.peek().unwrap().unwrap().payload.len(), SLOT);
-        link.release().unwrap();
-    }
-
-    #[test]
-    fn buffers_that_the_peer_cannot_return_are_refused() {
-        let (link, memory, _stream) = played();
-        memory.boards[0].returned.store(1 << BUFFERS, Ordering::Release);
-        for number in 0..u64::from(BUFFERS / 2) {
-            link.reserve(SLOT).unwrap().unwrap();
-            link.commit(SLOT, &TAG).unwrap();
-            memory.boards[0].released.store(number + 1, Ordering::Release);
-        }
-        assert!(link.reserve(SLOT).unwrap_err().to_string().contains("wrote a buffer"));
-    }
-
-    #[test]
-    fn an_answer_goes_back_in_the_buffer_that_came() {
-        let (link, memory, _stream) = played();
-        let header = &memory.rings[0][1];
-        header.about.store(About { len: 1000, buffer: 3, news: 0 }.word(), Ordering::Relaxed);
-        header.number.store(1, Ordering::Release);
-        let came = link.peek().unwrap().unwrap().payload;
-        let answer = link.answer(1000).unwrap().unwrap();
-        assert!(answer.same_place(came));
-        link.commit(1000, &TAG).unwrap();
-        link.release().unwrap();
-        let sent = About::of(memory.rings[1][1].about.load(Ordering::Relaxed));
-        assert_eq!((sent.len, sent.buffer), (1000, 3));
-        assert!(!link.reserve(1000).unwrap().unwrap().same_place(came), "it is the peer's again");
-    }
-
-    #[test]
-    fn credits_that_nobody_earned_are_refused() {
-        let (link, memory, _stream) = played();
-        for _ in 0..CREDIT {
-            link.reserve(8).unwrap().unwrap();
-            link.commit(8, &TAG).unwrap();
-        }
-        memory.boards[0].released.store(CREDIT as u64 + 1, Ordering::Release);
-        assert!(link.reserve(8).unwrap_err().to_string().contains("wrote a credit"));
-        memory.boards[0].released.store(1, Ordering::Release);
-        assert!(link.reserve(8).unwrap().is_some());
-    }
-
-    #[test]
-    fn numbers_out_of_turn_are_no_messages() {
-        let (link, memory, _stream) = played();
-        for number in [2, CREDIT as u64 + 1, u64::MAX] {
-            memory.rings[0][1].number.store(number, Ordering::Release);
-            assert!(link.peek().unwrap().is_none());
-        }
-    }
-
-    #[test]
-    fn a_peer_whose_stream_ends_is_gone() {
-        let (link, _memory, stream) = played();
-        link.alive().unwrap();
-        drop(stream);
-        let error = link.alive().unwrap_err();
-        assert_eq!((error.kind(), error.to_string().as_str()), (Kind::PeerLost, "its process is gone"));
-    }
-
-    /// What the lower rank says of a peer that greets it by `greet`.
-    fn greeted<R>(greet: impl FnOnce(UnixStream) -> R) -> Error {
-        let (mine, theirs) = UnixStream::pair().unwrap();
-        let deadline = Deadline::after(Some(Duration::from_millis(200)));
-        let lower = thread::spawn(move || link_over(mine, true, &Bell::new().unwrap(), deadline).err());
-        let _kept = greet(theirs);
-        lower.join().unwrap().unwrap()
-    }
-
-    #[test]
-    fn strange_greetings_are_refused() {
-        let bell = Bell::new().unwrap();
-        let [page, event] = bell.descriptors();
-        let hello = HELLO.map(u64::to_ne_bytes);
-
-        let send = |bytes: &[u8], fds: &[BorrowedFd<'_>]| {
-            greeted(|stream| {
-                os::send_with(&stream, bytes, fds).unwrap();
-                stream
-            })
-        };
-        let error = send(&[7; 24], &[page, event]);
-        assert_eq!(error.kind(), Kind::Refused);
-        assert!(error.to_string().contains("use one build"), "{error}");
-
-        let error = send(hello.as_flattened(), &[page]);
-        assert_eq!(error.kind(), Kind::Refused);
-        assert!(error.to_string().contains("1 descriptors instead of 2"), "{error}");
-
-        // An eventfd is no memory.
-        let error = send(hello.as_flattened(), &[event, page]);
-        assert_eq!(error.kind(), Kind::Refused);
-        assert!(error.to_string().contains("cannot be trusted"), "{error}");
-    }
-
-    #[test]
-    fn a_peer_that_ends_or_stays_silent_is_said() {
-        assert_eq!(greeted(drop).kind(), Kind::PeerLost);
-        assert_eq!(greeted(|stream| stream).kind(), Kind::Deadline);
+        self.loans.take_back(self.released());
     }
 }

@@ -22,7 +22,9 @@ use rustix::net::{SendFlags, Shutdown, send, shutdown};
 use self::frame::Frame;
 use self::incoming::{Incoming, Over};
 use self::outgoing::Outgoing;
-use super::{Limits, Link, Meeting, Message, Reason, Tag, Transport, Watch, not_reserved, too_long};
+use super::{
+    Lent, Limits, Link, Meeting, Message, Reason, Tag, Terms, Transport, Watch, not_reserved, too_long,
+};
 use crate::bootstrap::{self, Node};
 use crate::error::{Error, Kind, Result};
 use crate::memory::View;
@@ -182,7 +184,7 @@ fn check(len: usize) -> Result<()> {
 
 impl Link for TcpLink {
     fn limits(&self) -> Limits {
-        Limits { slot: SLOT, credit: CREDIT, lends: true }
+        Limits { slot: SLOT, credit: CREDIT }
     }
 
     fn reserve(&self, len: usize) -> Result<Option<View<'_>>> {
@@ -230,11 +232,11 @@ impl Link for TcpLink {
         }
     }
 
-    fn lend(&self, pieces: &[View<'_>], tag: &Tag) -> Result<bool> {
+    fn lend(&self, pieces: &[View<'_>], _terms: Terms<'_>, tag: &Tag) -> Result<Lent> {
         let len = pieces.iter().map(|piece| piece.len()).sum();
         check(len)?;
         if !self.has_place()? {
-            return Ok(false);
+            return Ok(Lent::Later);
         }
         // What was received here is overwritten as soon as it is released, sent or not.
         let received = |piece: &View<'_>| self.incoming.borrow().holds(piece.as_ptr());
@@ -245,10 +247,10 @@ impl Link for TcpLink {
                 unsafe { std::ptr::copy_nonoverlapping(piece.as_ptr(), place, piece.len()) };
                 place = place.wrapping_add(piece.len());
             }
-            return self.commit(len, tag).map(|()| true);
+            return self.commit(len, tag).map(|()| Lent::Yes);
         }
         self.outgoing.borrow_mut().lend(pieces, len, tag);
-        self.flush().map(|()| true)
+        self.flush().map(|()| Lent::Yes)
     }
 
     fn settled(&self) -> Result<bool> {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use kolo::plan::CollectiveKind;
-use kolo::{Communicator, ReduceOp};
+use kolo::{Buffer, Communicator, ReduceOp};
 
 use super::pattern::{Expected, Patterns};
 use super::value::Value;
@@ -230,12 +230,12 @@ fn uneven(count: usize, index: usize) -> usize {
 }
 
 /// A case with its memory.
-pub(crate) struct Stage<'a, T> {
+pub(crate) struct Stage<'a, T: Value> {
     case: Case,
     form: Form,
     patterns: &'a Patterns<T>,
-    input: Vec<T>,
-    output: Vec<T>,
+    input: Buffer<T>,
+    output: Buffer<T>,
     counts: Counts,
 }
 
@@ -247,15 +247,19 @@ struct Counts {
 }
 
 impl<'a, T: Value> Stage<'a, T> {
-    /// Takes the memory of one form of a case.
-    pub(crate) fn new(case: Case, form: Form, patterns: &'a Patterns<T>) -> Self {
+    /// Takes the memory of one form of a case: so many elements for its input, so many for its output.
+    pub(crate) fn new(
+        case: Case,
+        form: Form,
+        patterns: &'a Patterns<T>,
+        mut memory: impl FnMut(usize) -> kolo::Result<Buffer<T>>,
+    ) -> kolo::Result<Self> {
         let (input, output) = match form {
             Form::OutOfPlace => (case.input_len(), case.output_len()),
             Form::InPlace => (0, case.in_place_len()),
         };
-        let memory = |len| vec![T::of(0.0); len];
         let counts = Counts { blocks: case.counts(), send: case.send_counts(), recv: case.recv_counts() };
-        Self { case, form, patterns, input: memory(input), output: memory(output), counts }
+        Ok(Self { case, form, patterns, input: memory(input)?, output: memory(output)?, counts })
     }
 
     /// Writes the input anew, and rubbish where the result is to come.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use kolo::op::OpKind;
 use kolo::plan::plan_id;
-use kolo::{Communicator, ReduceOp};
+use kolo::{Buffer, Communicator, ReduceOp};
 
 use super::case::{Case, Form, Stage};
 use super::options::Settings;
@@ -94,7 +94,8 @@ impl<'a, T: Value> Bench<'a, T> {
         if !case.does(form) {
             return Ok(None);
         }
-        let mut stage = Stage::new(case, form, &self.patterns);
+        let Self { communicator, settings, patterns, .. } = self;
+        let mut stage = Stage::new(case, form, patterns, |len| memory(communicator, settings.alloc, len))?;
         stage.prepare();
         let mut wrong = 0_u64;
         let mut per_call = warm_up(self.communicator, &mut stage, &self.op, self.settings.warmup)?;
@@ -159,6 +160,17 @@ impl Series {
         self.calls += calls;
         self.seconds += per_call * calls as f64;
     }
+}
+
+/// Memory for `len` elements, allocated together or by each rank for itself.
+fn memory<T: Value>(communicator: &mut Communicator, together: bool, len: usize) -> kolo::Result<Buffer<T>> {
+    if !together {
+        return Ok(vec![T::of(0.0); len].into());
+    }
+    // All ask for as many as the one that needs most.
+    let mut most = [len as u64];
+    communicator.all_reduce_in_place(&mut most, ReduceOp::Max)?;
+    Ok(communicator.alloc::<T>(most[0] as usize)?.split_at(len).0)
 }
 
 /// Calls without timing them, and returns about how long one takes on the slowest rank, in seconds.

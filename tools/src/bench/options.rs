@@ -64,6 +64,11 @@ pub(crate) struct Options {
     #[arg(long)]
     uneven: bool,
 
+    /// In memory that the ranks allocate together. Nobody rewrites it between the calls of a batch, so that in
+    /// place less moves than in a program
+    #[arg(long)]
+    alloc: bool,
+
     /// local (ranks are threads), shm, tcp [default: the fastest that reaches]
     #[arg(short = 't', long, value_name = "T")]
     transport: Option<String>,
@@ -103,6 +108,7 @@ pub(crate) struct Settings {
     pub(crate) op: Option<OpKind>,
     pub(crate) root: usize,
     pub(crate) uneven: bool,
+    pub(crate) alloc: bool,
     pub(crate) transport: Option<String>,
     pub(crate) algorithm: Option<String>,
     pub(crate) iters: Option<u64>,
@@ -149,6 +155,7 @@ impl Options {
             op: operation.reduces().then(|| self.op.unwrap_or(OpKind::Sum)),
             root: self.root.unwrap_or(0),
             uneven: self.uneven,
+            alloc: self.alloc,
             transport: self.transport.clone(),
             algorithm: self.algorithm.clone(),
             iters: self.iters,

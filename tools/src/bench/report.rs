@@ -19,6 +19,8 @@ pub(crate) struct Report {
     /// `None` where there is no root.
     pub(crate) root: Option<usize>,
     pub(crate) uneven: bool,
+    /// Whether the ranks allocated their memory together.
+    pub(crate) alloc: bool,
     pub(crate) ranks: usize,
     /// `None`: whichever reached.
     pub(crate) transport: Option<String>,
@@ -73,6 +75,7 @@ impl Report {
             op: settings.op.map(kolo::op::OpKind::name),
             root: operation.rooted().then_some(settings.root),
             uneven: settings.uneven,
+            alloc: settings.alloc,
             ranks,
             transport: settings.transport.clone(),
             line_round_trip_ns: None,
@@ -86,7 +89,8 @@ impl Report {
         let Self { collective, ranks, .. } = self;
         let transport = self.transport.as_deref().unwrap_or("whatever transport reaches");
         let blocks = if self.uneven { ", blocks of different lengths" } else { "" };
-        writeln!(out, "# kolo bench {collective}: {ranks} ranks over {transport}{blocks}")?;
+        let memory = if self.alloc { ", in memory allocated together" } else { "" };
+        writeln!(out, "# kolo bench {collective}: {ranks} ranks over {transport}{blocks}{memory}")?;
         if let Some(ns) = self.line_round_trip_ns {
             writeln!(out, "# a cache line goes to another core and back in {ns:.0} ns")?;
         }
