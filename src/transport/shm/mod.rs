@@ -73,7 +73,9 @@ struct ShmLink {
     loans: Loans,
     /// The length that was reserved, and where.
     reserved: Cell<Option<(usize, Room)>>,
-    /// Whether the peeked message's buffer, or what it lends, has gone back with an answer.
+    /// What the header of the peeked message said: read once, for the peer may write there again.
+    peeked: Cell<Option<About>>,
+    /// Whether that message's buffer, or what it lends, has gone back with an answer.
     answered: Cell<bool>,
     /// Rings the peer.
     ringer: Ringer,
@@ -162,6 +164,7 @@ fn link(
         pool: Pool::new(!lower),
         loans,
         reserved: Cell::new(None),
+        peeked: Cell::new(None),
         answered: Cell::new(false),
         ringer,
         stream,
@@ -241,13 +244,13 @@ impl ShmLink {
 
     /// Such a message is about to be released.
     #[cold]
-    fn let_go(&self, header: &Header, about: About) {
+    fn let_go(&self, about: About) {
         match about.buffer {
             LENT => {
                 self.answered.set(false);
                 self.loans.close();
             }
-            _ => self.loans.end(header.words()[0]),
+            _ => self.loans.end(self.incoming().words()[0]),
         }
     }
 
@@ -322,11 +325,7 @@ impl Link for ShmLink {
     }
 
     fn answer(&self, len: usize) -> Result<Option<View<'_>>> {
-        let header = self.incoming();
-        if !self.reader.arrived(&header.number) {
-            return Err(Error::usage("answer without peek"));
-        }
-        let about = self.about(header)?;
+        let Some(about) = self.peeked.get() else { return Err(Error::usage("answer without peek")) };
         let room = match about.buffer {
             _ if about.len as usize <= PACKED || self.answered.get() => None,
             LENT => self.loans.is_open(len).then_some(Room::Borrowed),
@@ -373,6 +372,7 @@ impl Link for ShmLink {
             _ if about.is_lent() => self.lent(header, about)?,
             _ => self.place(header, Room::Own(about.buffer), len),
         };
+        self.peeked.set(Some(about));
         Ok(Some(Message { digest: header.digest.load(Ordering::Relaxed), payload }))
     }
 
@@ -381,15 +381,11 @@ impl Link for ShmLink {
     }
 
     fn release(&self) -> Result<()> {
-        let header = self.incoming();
-        if !self.reader.arrived(&header.number) {
-            return Err(Error::usage("release without peek"));
-        }
-        let about = self.about(header)?;
+        let Some(about) = self.peeked.take() else { return Err(Error::usage("release without peek")) };
         let large = about.len as usize > PACKED;
         let lent = large && about.is_lent();
         if lent {
-            self.let_go(header, about);
+            self.let_go(about);
         }
         self.writer.hear(about.news);
         self.reader.release(&self.mine().released);
