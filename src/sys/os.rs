@@ -19,9 +19,11 @@ use rustix::net::{
 use rustix::thread::futex;
 use rustix::thread::{CpuSet, MembarrierCommand};
 
-// SAFETY: as in <sched.h>; it takes nothing, and returns a core's number or -1.
+// SAFETY: as in <sched.h> and <unistd.h>; they take nothing, and return a core's number or -1, and the bytes of a
+// page. (What rustix has for these reads memory that valgrind does not show to static programs.)
 unsafe extern "C" {
     safe fn sched_getcpu() -> std::ffi::c_int;
+    safe fn getpagesize() -> std::ffi::c_int;
 }
 
 /// What nobody may do any more to a memfd of ours: change its size, or these rules.
@@ -66,7 +68,7 @@ pub(crate) unsafe fn unmap(start: NonNull<c_void>, len: usize) {
 
 /// The bytes of a page.
 pub(crate) fn page() -> usize {
-    rustix::param::page_size()
+    getpagesize() as usize
 }
 
 /// Gives pages of a memfd back to the system, whoever maps them; zeros are read there from then on. Where the
