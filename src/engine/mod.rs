@@ -162,7 +162,7 @@ impl Engine {
             scratch.ensure(extents.bank() * usize::from(route.plan.scratch));
         }
         let (input, mut output) = (request.input, request.output);
-        if output.len() >= *streams_from && !output.same_place(input) {
+        if output.len() >= *streams_from && !(route.reads && output.same_place(input)) {
             output = output.streamed();
         }
         let board = route.board.as_ref().map_or_else(View::empty, Board::view);

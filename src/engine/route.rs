@@ -6,7 +6,7 @@ use super::board::Board;
 use super::chart::Chart;
 use super::extent::Shape;
 use super::link::Links;
-use crate::plan::{Plan, Source, Span, Step, given};
+use crate::plan::{Memory, Plan, Source, Span, Step, given};
 use crate::topology::Channel;
 
 /// A peer's stream, as plans name it.
@@ -61,6 +61,13 @@ pub struct Move {
     pub answers: bool,
 }
 
+impl Move {
+    fn reads_vectors(&self) -> bool {
+        let vector = |span: &Span| matches!(span.memory, Memory::Input | Memory::Output);
+        self.sources.iter().any(|source| matches!(source, Operand::Local(span) if vector(span)))
+    }
+}
+
 /// A plan, ready to be walked by one engine.
 #[derive(Debug)]
 pub struct Route {
@@ -76,6 +83,8 @@ pub struct Route {
     pub prompt: bool,
     /// Whether a step of it may lend.
     pub lends: bool,
+    /// Whether a step of it reads the caller's vectors. Where none does, it does not matter that they are one.
+    pub reads: bool,
     /// At the size of the last call, if its shape borrows nothing.
     pub chart: Option<Chart>,
 }
@@ -105,9 +114,10 @@ impl Route {
         });
         let lanes: Vec<Vec<Hop>> = lanes.collect();
         let lends = lanes.iter().flatten().any(|hop| matches!(hop, Hop::Move(step) if step.lends));
+        let reads = lanes.iter().flatten().any(|hop| matches!(hop, Hop::Move(step) if step.reads_vectors()));
         let used: Vec<u32> = ports(&plan).into_iter().map(link).collect();
         let prompt = used.iter().all(|&at| links.at(at).watch().is_none());
-        Self { plan, lanes, links: used, board, prompt, lends, chart: None }
+        Self { plan, lanes, links: used, board, prompt, lends, reads, chart: None }
     }
 
     /// Draws the chart for a call's shape, if that borrows nothing.
