@@ -78,8 +78,7 @@ impl Allocation {
 
     /// How many parts nobody uses any more.
     fn register(&self) -> &AtomicU32 {
-        // SAFETY: the region begins with a page for it, of bytes that are zero at first and that members touch
-        // through this atomic alone.
+        // SAFETY: the region begins with a page for it, zero at first, that members touch by this atomic alone.
         unsafe { AtomicU32::from_ptr(self.region.view().as_ptr().cast()) }
     }
 
@@ -144,8 +143,8 @@ impl Stretch {
         self.allocation.detached.store(true, Ordering::Relaxed);
         let pages = Allocation::pages(self.start..self.start + self.len);
         let pages = self.allocation.region.view().part(pages);
-        // SAFETY: whole pages of this rank's part, of which `Allocations::lend` saw that nobody but the call
-        // whose loan this is uses them; that call has ended.
+        // `Allocations::lend` saw that nobody uses these pages but the call whose loan this is; that has ended.
+        // SAFETY: so these are whole pages of a mapping, which no other thread of this process writes.
         unsafe { os::detach(pages.as_ptr(), pages.len()) }
             .map_err(|cause| Error::system("cannot take back what was lent (mremap)", cause))
     }

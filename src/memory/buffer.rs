@@ -55,8 +55,8 @@ impl<T: Element> Buffer<T> {
         let bytes = part.view();
         assert_eq!(bytes.len(), count * size_of::<T>());
         let start = bytes.as_ptr().cast();
-        // SAFETY: mapped as long as the part lives, from a page's boundary on; plain elements, zeros at first. Only
-        // this buffer knows it, and peers touch it only while a call that has borrowed the buffer lends it.
+        // Only this buffer knows it, and peers touch it only while a call that has borrowed the buffer lends it.
+        // SAFETY: mapped as long as the part lives, from a page's boundary on; plain elements, zeros at first.
         unsafe { Self::over(Box::new(part), start, count) }
     }
 

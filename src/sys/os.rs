@@ -19,8 +19,8 @@ use rustix::net::{
 use rustix::thread::futex;
 use rustix::thread::{CpuSet, MembarrierCommand};
 
-// SAFETY: as in <sched.h> and <unistd.h>; they take nothing, and return a core's number or -1, and the bytes of a
-// page. (What rustix has for these reads memory that valgrind does not show to static programs.)
+// Of the C library: what rustix has for these reads memory that valgrind does not show to static programs.
+// SAFETY: as in <sched.h> and <unistd.h>; they take nothing, and return a core or -1, and the bytes of a page.
 unsafe extern "C" {
     safe fn sched_getcpu() -> std::ffi::c_int;
     safe fn getpagesize() -> std::ffi::c_int;
@@ -86,10 +86,9 @@ pub(crate) unsafe fn discard(start: *mut u8, len: usize) {
 /// # Safety
 /// These must be whole pages of a [`map`], and no other thread may be writing them.
 pub(crate) unsafe fn detach(start: *mut u8, len: usize) -> io::Result<()> {
-    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    let (anywhere, protection) = (std::ptr::null_mut(), ProtFlags::READ | ProtFlags::WRITE);
     // SAFETY: a new mapping at an address that the kernel chooses touches no memory of ours.
-    let own =
-        unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, protection, MapFlags::PRIVATE) }?;
+    let own = unsafe { rustix::mm::mmap_anonymous(anywhere, len, protection, MapFlags::PRIVATE) }?;
     // SAFETY: both are that long, and apart.
     unsafe { std::ptr::copy_nonoverlapping(start, own.cast(), len) };
     let flags = MremapFlags::MAYMOVE;

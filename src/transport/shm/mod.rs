@@ -227,8 +227,8 @@ impl ShmLink {
             }
             Room::Borrowed => return self.loans.open(len),
         };
-        // SAFETY: as many bytes lie there (whoever calls has compared), mapped as long as `self`; the
-        // protocol of headers and buffers keeps the ranks apart.
+        // The protocol of headers and buffers keeps the ranks apart.
+        // SAFETY: as many bytes lie there (whoever calls has compared), mapped as long as `self`.
         unsafe { View::from_raw(start, len) }
     }
 
