@@ -51,9 +51,9 @@ fn call(ranks: &mut Communicator, own: Option<&str>) -> Result<()> {
 
 /// Less than a board takes.
 fn leave_little_memory() {
-    let pages = std::fs::read_to_string("/proc/self/statm").expect("Linux tells");
-    let pages: u64 = pages.split(' ').next().and_then(|pages| pages.parse().ok()).expect("a number");
-    let used = pages * rustix::param::page_size() as u64;
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("how much is mapped");
+    let used: u64 = size.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10;
     let limit = Rlimit { current: Some(used + (256 << 10)), ..getrlimit(Resource::As) };
     setrlimit(Resource::As, limit).expect("a process may do with less");
 }
