@@ -44,11 +44,13 @@ struct Target {
     extra: bool,
     /// The first destination past the caches; the second too.
     streamed: [bool; 2],
+    /// This source's lines are claimed.
+    claimed: Option<usize>,
 }
 
 /// Folds; the results' bytes.
 fn folded<T: Plain>(reducer: &Reducer, sources: &[Vec<T>], target: Target) -> Vec<Vec<u8>> {
-    let Target { place, skew, extra, streamed } = target;
+    let Target { place, skew, extra, streamed, claimed } = target;
     let mut memory: Vec<_> = sources
         .iter()
         .enumerate()
@@ -63,9 +65,14 @@ fn folded<T: Plain>(reducer: &Reducer, sources: &[Vec<T>], target: Target) -> Ve
     if extra {
         destinations.push(mark(second.view(), 1));
     }
-    reducer.fold(&destinations, &views, true);
+    let mut claiming = views.clone();
+    if let Some(view) = claimed.and_then(|i| claiming.get_mut(i)) {
+        *view = view.claimed();
+    }
+    reducer.fold(&destinations, &claiming, true);
     let result = place.map_or_else(|| first.bytes(), |i| memory[i].bytes()).to_vec();
-    for (i, source) in sources.iter().enumerate().filter(|(i, _)| Some(*i) != place) {
+    let kept = |(i, _): &(usize, &Vec<T>)| place != Some(*i) && claimed != Some(*i);
+    for (i, source) in sources.iter().enumerate().filter(kept) {
         assert_eq!(memory[i].bytes(), as_bytes(source), "source {i} was written");
     }
     if extra { vec![result, second.bytes().to_vec()] } else { vec![result] }
@@ -101,6 +108,7 @@ fn agrees_with_the_reference<T: Plain>() {
                         skew: random.below(9),
                         extra: random.below(4) == 0,
                         streamed: [random.below(2) == 0, random.below(2) == 0],
+                        claimed: Some(random.below(10)),
                     };
                     for result in folded(&reducer, &sources, target) {
                         if result != as_bytes(&expected) {
@@ -196,7 +204,7 @@ fn pairs_agree<T: Plain>(pairs: impl Iterator<Item = (u64, u64)>) {
         let expected = reference(op, &sources, finish);
         for variant in variants() {
             let reducer = Reducer::compiled_for(variant, T::DTYPE, op, 2).unwrap();
-            let target = Target { place: None, skew: 0, extra: false, streamed: [false; 2] };
+            let target = Target { place: None, skew: 0, extra: false, streamed: [false; 2], claimed: None };
             let result = folded(&reducer, &sources, target).remove(0);
             if result != as_bytes(&expected) {
                 report::<T>(&expected, &result, &sources);
@@ -320,6 +328,8 @@ fn a_source_among_the_destinations_keeps_its_bytes() {
         copy(&[view], view);
         copy(&[other.view(), view], view);
         copy(&[view.streamed()], view);
+        copy(&[other.view()], view.claimed());
+        copy(&[view], view.claimed());
         assert_eq!((own.bytes(), other.bytes()), (&bytes[..], &bytes[..]));
     }
 }

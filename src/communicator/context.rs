@@ -25,9 +25,9 @@ pub(super) type Costs = Box<dyn Fn(usize, usize) -> Cost>;
 /// What a rank without company cuts its rounds by.
 const LONELY_SLOT: usize = 128 << 10;
 
-/// The bytes of all inputs and outputs of a host's ranks from which on writing outputs past the caches wins: on
-/// Zen 4 and 5, twice what their 32 MiB hold. With 2 ranks it makes no difference below, with 8 it takes a
-/// quarter off at once.
+/// Beyond so many bytes of all inputs and outputs of a host's ranks writing outputs past the caches wins: on Zen 4
+/// and 5, twice what their 32 MiB hold. With 2 ranks it costs a tenth at that size, with 8 it takes a quarter off
+/// soon above.
 const OVERFLOW: usize = 64 << 20;
 
 /// See the module.
@@ -216,11 +216,11 @@ impl Context {
         self.home
     }
 
-    /// The bytes of a vector from which on those of this host's ranks are more than its caches hold.
-    pub(super) fn streams_from(&self) -> usize {
+    /// The most bytes of a call's vectors that are not too many for the caches, which the host's ranks share.
+    pub(super) fn overflow(&self) -> usize {
         let hosts = &self.roster.hosts;
         let here = hosts.iter().filter(|host| **host == hosts[self.me]).count();
-        OVERFLOW / (2 * here)
+        OVERFLOW / here
     }
 
     /// How long to try before sleeping.

@@ -100,7 +100,7 @@ impl Core {
         let neighbours: Vec<u32> = (0..topology.size()).filter(near).map(|other| other as u32).collect();
         let home = context.home().filter(|_| !neighbours.is_empty()).map(Home::new);
         let tenancy =
-            Tenancy { patience: context.patience(), neighbours, home, streams_from: context.streams_from() };
+            Tenancy { patience: context.patience(), neighbours, home, overflow: context.overflow() };
         let engine = Engine::new(Bell::new()?, context.slot(), tenancy, abort);
         let choice = Choice::default();
         Ok(Self {

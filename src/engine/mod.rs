@@ -59,17 +59,17 @@ pub struct Engine {
     slot: usize,
     patience: Patience,
     home: Option<Home>,
-    /// Outputs of so many bytes are written past the caches.
-    streams_from: usize,
+    /// Beyond so many bytes of vectors outputs are written past the caches.
+    overflow: usize,
     abort: Arc<AtomicBool>,
 }
 
 impl Engine {
     /// An engine without links, of a rank that shares its host so.
     pub fn new(bell: Arc<Bell>, slot: usize, tenancy: Tenancy, abort: Arc<AtomicBool>) -> Self {
-        let Tenancy { patience, neighbours, home, streams_from } = tenancy;
+        let Tenancy { patience, neighbours, home, overflow } = tenancy;
         let (links, scratch) = (Links::new(neighbours), Scratch::default());
-        Self { links, bell, scratch, slot, patience, home, streams_from, abort }
+        Self { links, bell, scratch, slot, patience, home, overflow, abort }
     }
 
     /// What peers ring.
@@ -155,14 +155,16 @@ impl Engine {
         extents: Option<&'a Extents<'a>>,
         request: &'a Request<'a>,
     ) -> Ride<'a> {
-        let Self { links, scratch, bell, patience, home, streams_from, abort, .. } = self;
+        let Self { links, scratch, bell, patience, home, overflow, abort, .. } = self;
         let charted = route.chart.as_ref().map(|chart| &chart.extents);
         let extents = extents.or(charted).expect("a call without a chart has extents of its own");
         if route.plan.scratch > 0 {
             scratch.ensure(extents.bank() * usize::from(route.plan.scratch));
         }
         let (input, mut output) = (request.input, request.output);
-        if output.len() >= *streams_from && !(route.reads && output.same_place(input)) {
+        let in_place = output.same_place(input);
+        let vectors = if in_place { output.len() } else { input.len() + output.len() };
+        if vectors > *overflow && !(in_place && route.reads) {
             output = output.streamed();
         }
         let board = route.board.as_ref().map_or_else(View::empty, Board::view);

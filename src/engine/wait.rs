@@ -43,8 +43,8 @@ pub struct Tenancy {
     pub neighbours: Vec<u32>,
     /// That core, where it has neighbours and may leave it.
     pub home: Option<Home>,
-    /// Outputs of so many bytes are written past the caches, which the host's ranks share.
-    pub streams_from: usize,
+    /// The most bytes of a call's vectors that are not too many for the caches, which the host's ranks share.
+    pub overflow: usize,
 }
 
 /// What to do next while nothing moves.

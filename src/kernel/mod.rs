@@ -19,10 +19,10 @@ mod avx512;
 mod combine;
 mod few;
 mod fold;
+mod marks;
 mod narrow;
 mod number;
 mod select;
-mod stream;
 mod user;
 mod variant;
 
@@ -142,7 +142,9 @@ impl Reducer {
     pub fn fold(&self, destinations: &[View<'_>], sources: &[View<'_>], finish: bool) {
         if let (&[to], &[a, b], Loops::Library { fold, finish: finishing }) =
             (destinations, sources, &self.loops)
-            && !stream::heeds(to)
+            && to.is_plain()
+            && a.is_plain()
+            && b.is_plain()
         {
             if !(is_whole(to.len(), self.dtype.size()) && to.is_writable() && fits(to, a) && fits(to, b)) {
                 refuse(destinations, sources, self.dtype.size());
@@ -165,7 +167,7 @@ impl Reducer {
             Loops::Library { fold, finish: finishing } => {
                 let entry = if finish { finishing.any } else { fold.any };
                 // SAFETY: checked above; the variant runs here, or there would be no reducer.
-                unsafe { stream::run(entry, destinations, sources, self.ranks, [0; 8]) }
+                unsafe { marks::run(entry, destinations, sources, self.ranks, [0; 8]) }
             }
             // SAFETY: checked above; the reducer's dtype is the operator's.
             Loops::User(combiner) => unsafe { combiner.fold(destinations, sources) },
@@ -181,7 +183,7 @@ impl Reducer {
         check(destinations, sources, self.dtype.size());
         match self.prescale {
             // SAFETY: checked above; the variant runs here, and the factor is an element.
-            Some((entry, factor)) => unsafe { stream::run(entry, destinations, sources, 1, factor) },
+            Some((entry, factor)) => unsafe { marks::run(entry, destinations, sources, 1, factor) },
             None => copy(destinations, source),
         }
     }
@@ -230,7 +232,7 @@ impl fmt::Debug for Reducer {
 #[inline]
 pub fn copy(destinations: &[View<'_>], source: View<'_>) {
     if let &[to] = destinations
-        && !stream::heeds(to)
+        && (to.is_plain() && source.is_plain() || to.same_place(source))
     {
         if !(to.is_writable() && fits(to, source)) {
             refuse(destinations, &[source], 1);
@@ -258,7 +260,7 @@ fn copy_any(destinations: &[View<'_>], source: View<'_>) {
     }
     let entry = select::copy(Variant::best());
     // SAFETY: checked above; the variant runs here.
-    unsafe { stream::run(entry, destinations, &[source], 1, [0; 8]) }
+    unsafe { marks::run(entry, destinations, &[source], 1, [0; 8]) }
 }
 
 /// What every kernel relies on: views are equally long, a multiple of `size`; destinations are writable,

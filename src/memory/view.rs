@@ -13,14 +13,15 @@ use std::ops::Range;
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     start: *mut u8,
-    /// The number of bytes, which is less than 2⁶², and above it [`WRITABLE`] and [`STREAMED`].
+    /// The number of bytes, which is less than 2⁶¹, and above it [`WRITABLE`], [`STREAMED`] and [`CLAIMED`].
     len: usize,
     memory: PhantomData<&'a ()>,
 }
 
 const WRITABLE: usize = 1 << (usize::BITS - 1);
 const STREAMED: usize = 1 << (usize::BITS - 2);
-const MARKS: usize = WRITABLE | STREAMED;
+const CLAIMED: usize = 1 << (usize::BITS - 3);
+const MARKS: usize = WRITABLE | STREAMED | CLAIMED;
 
 impl<'a> View<'a> {
     /// Bytes to read.
@@ -66,6 +67,16 @@ impl<'a> View<'a> {
         Self { len: self.len | STREAMED, ..self }
     }
 
+    /// The same bytes; as a source, to be stored to as they are read. What lies there then is of no use.
+    ///
+    /// For what another core has written and will write again: a line that this core has only read takes that
+    /// core several times as long to overwrite as one that this core has stored. Kernels heed it; elsewhere,
+    /// and for destinations, it means nothing.
+    #[must_use]
+    pub fn claimed(self) -> Self {
+        Self { len: self.len | CLAIMED, ..self }
+    }
+
     /// How many bytes.
     #[inline]
     pub fn len(self) -> usize {
@@ -77,6 +88,12 @@ impl<'a> View<'a> {
         self.len() == 0
     }
 
+    /// Whether it is neither claimed nor streamed.
+    #[inline]
+    pub fn is_plain(self) -> bool {
+        self.len & (STREAMED | CLAIMED) == 0
+    }
+
     /// Whether it may be written.
     pub fn is_writable(self) -> bool {
         self.len & WRITABLE != 0
@@ -85,6 +102,11 @@ impl<'a> View<'a> {
     /// Whether it is to be written past the caches.
     pub fn is_streamed(self) -> bool {
         self.len & STREAMED != 0
+    }
+
+    /// Whether it is to be stored to as it is read.
+    pub fn is_claimed(self) -> bool {
+        self.len & CLAIMED != 0
     }
 
     /// The first byte's address.

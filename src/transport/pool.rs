@@ -8,7 +8,8 @@
 //!
 //! Overwriting a line that the other core has read costs several times what it costs to overwrite a line of
 //! one's own, so a message goes out in the buffer that was received last: lines migrate, they are not shared.
-//! Where messages go one way only, a receiver that has more than its share gives back what it has read.
+//! Where messages go one way only, a receiver that has more than its share gives back what it has read, and had
+//! better store there before.
 //!
 //! | rank                                              | word that its peer reads        |
 //! | ------------------------------------------------- | ------------------------------- |
@@ -33,6 +34,8 @@ pub(crate) struct Pool<const TOTAL: u32, const CAP: u32> {
     latest: Cell<Option<u32>>,
     /// What the peer had returned when this rank last looked.
     seen: Cell<u64>,
+    /// Whether this rank has given something back since it last sent.
+    gave_back: Cell<bool>,
 }
 
 impl<const TOTAL: u32, const CAP: u32> Pool<TOTAL, CAP> {
@@ -41,7 +44,12 @@ impl<const TOTAL: u32, const CAP: u32> Pool<TOTAL, CAP> {
         const { assert!(TOTAL.is_multiple_of(2) && TOTAL <= 64 && CAP < TOTAL && CAP >= TOTAL / 2) };
         let lower_half = (1 << (TOTAL / 2)) - 1;
         let mine = if higher { lower_half << (TOTAL / 2) } else { lower_half };
-        Self { mine: Cell::new(mine), latest: Cell::new(None), seen: Cell::new(0) }
+        Self {
+            mine: Cell::new(mine),
+            latest: Cell::new(None),
+            seen: Cell::new(0),
+            gave_back: Cell::new(false),
+        }
     }
 
     /// The buffer that the next message goes out in; nothing while the peer has them all.
@@ -72,6 +80,12 @@ impl<const TOTAL: u32, const CAP: u32> Pool<TOTAL, CAP> {
     /// A message went out in that buffer, which this rank had.
     #[inline]
     pub(crate) fn sent(&self, buffer: u32) {
+        self.gave_back.set(false);
+        self.part_with(buffer);
+    }
+
+    #[inline]
+    fn part_with(&self, buffer: u32) {
         self.mine.set(self.mine.get() & !(1 << buffer));
         if self.latest.get() == Some(buffer) {
             self.latest.set(None);
@@ -89,6 +103,12 @@ impl<const TOTAL: u32, const CAP: u32> Pool<TOTAL, CAP> {
     pub(crate) fn keep(&self, buffer: u32) {
         self.mine.set(self.mine.get() | 1 << buffer);
         self.latest.set(Some(buffer));
+    }
+
+    /// Whether what comes next will go back, as what came last did, since nothing has been sent.
+    #[inline]
+    pub(crate) fn gives_back(&self) -> bool {
+        self.gave_back.get()
     }
 
     /// Gives back what this rank has beyond `CAP`, with what it has got back itself; `on_their_way` are its
@@ -112,7 +132,8 @@ impl<const TOTAL: u32, const CAP: u32> Pool<TOTAL, CAP> {
     fn give_back(&self, returned: &AtomicU64, on_their_way: u32) {
         while self.mine.get().count_ones() + on_their_way > CAP && self.mine.get() != 0 {
             let buffer = self.latest.get().unwrap_or(self.mine.get().trailing_zeros());
-            self.sent(buffer);
+            self.part_with(buffer);
+            self.gave_back.set(true);
             // This rank alone writes it.
             returned.store(returned.load(Ordering::Relaxed) ^ 1 << buffer, Ordering::Release);
         }
@@ -156,6 +177,25 @@ mod tests {
         }
         assert_eq!(from_a.load(Ordering::Relaxed), 0);
         assert_eq!(b.mine.get().count_ones(), 2);
+    }
+
+    #[test]
+    fn one_way_is_told_from_an_exchange() {
+        let (a, b) = (Four::new(false), Four::new(true));
+        let (from_a, from_b) = (AtomicU64::new(0), AtomicU64::new(0));
+        let one_way = || {
+            let buffer = a.next(&from_b).unwrap().unwrap();
+            a.sent(buffer);
+            b.keep(buffer);
+            b.settle([&from_b, &from_a], |_| 0).unwrap();
+        };
+        assert!(!b.gives_back());
+        for _ in 0..3 {
+            one_way();
+            assert!(b.gives_back());
+        }
+        b.sent(b.next(&from_a).unwrap().unwrap());
+        assert!(!b.gives_back(), "what comes next goes out again");
     }
 
     #[test]

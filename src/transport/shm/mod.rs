@@ -86,6 +86,9 @@ struct ShmLink {
 /// What crossing costs when the cores share a cache: as measured; what a core reads and writes is not in it.
 const COST: Cost = Cost { latency_ns: 100, bytes_per_us: 200_000 };
 
+/// Below this many bytes a reader's extra stores cost more than they spare the writer.
+const WORTH_CLAIMING: usize = 2 << 10;
+
 /// Connects processes of one host.
 #[derive(Debug)]
 pub struct Shm;
@@ -370,6 +373,9 @@ impl Link for ShmLink {
         let payload = match len {
             ..=PACKED => self.place(header, Room::Packed, len),
             _ if about.is_lent() => self.lent(header, about)?,
+            WORTH_CLAIMING.. if self.pool.gives_back() => {
+                self.place(header, Room::Own(about.buffer), len).claimed()
+            }
             _ => self.place(header, Room::Own(about.buffer), len),
         };
         self.peeked.set(Some(about));
