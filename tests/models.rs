@@ -141,16 +141,14 @@ fn without_barriers_a_wake_is_lost() {
     sleeper_and_publishers(1, || {});
 }
 
-const SLOTS: usize = 2;
-
 /// One direction of a link. Loom reports every access to a slot that the protocol does not keep apart.
-struct Ring {
+struct Ring<const SLOTS: usize> {
     numbers: [AtomicU64; SLOTS],
     slots: [UnsafeCell<u64>; SLOTS],
     released: AtomicU64,
 }
 
-impl Ring {
+impl<const SLOTS: usize> Ring<SLOTS> {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             numbers: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -163,34 +161,46 @@ impl Ring {
         let Some(slot) = writer.room(&self.released).unwrap() else { return false };
         // SAFETY: what loom checks.
         self.slots[slot].with_mut(|place| unsafe { *place = message });
-        writer.publish(&self.numbers[slot]);
+        writer.publish(&self.numbers[slot], true);
         true
     }
 
     /// Takes a message, and writes where it lay, as a receiver may.
     fn take(&self, reader: &Reader<SLOTS>) -> Option<u64> {
+        self.take_quietly(reader).map(|(message, _)| message)
+    }
+
+    /// And whether it said so.
+    fn take_quietly(&self, reader: &Reader<SLOTS>) -> Option<(u64, bool)> {
         let slot = reader.slot();
         if !reader.arrived(&self.numbers[slot]) {
             return None;
         }
         // SAFETY: what loom checks.
         let message = self.slots[slot].with_mut(|place| unsafe { std::mem::replace(&mut *place, u64::MAX) });
-        reader.release(&self.released);
-        Some(message)
+        Some((message, reader.release(&self.released, false)))
     }
 }
 
 #[test]
 fn messages_cross_whole_and_in_order_past_the_rings_end() {
     // Twice around, and one more.
-    const MESSAGES: u64 = 2 * SLOTS as u64 + 1;
-    explore(4, || {
-        let ring = Ring::new();
+    messages_cross::<2>(4, 5);
+}
+
+#[test]
+fn messages_cross_where_only_every_other_release_is_said() {
+    messages_cross::<4>(3, 6);
+}
+
+fn messages_cross<const SLOTS: usize>(preemptions: usize, messages: u64) {
+    explore(preemptions, move || {
+        let ring = Ring::<SLOTS>::new();
         let sender = {
             let ring = ring.clone();
             thread::spawn(move || {
                 let writer = Writer::new();
-                for message in 1..=MESSAGES {
+                for message in 1..=messages {
                     while !ring.send(&writer, message) {
                         thread::yield_now();
                     }
@@ -198,7 +208,7 @@ fn messages_cross_whole_and_in_order_past_the_rings_end() {
             })
         };
         let reader = Reader::new();
-        for expected in 1..=MESSAGES {
+        for expected in 1..=messages {
             let message = loop {
                 match ring.take(&reader) {
                     Some(message) => break message,
@@ -214,40 +224,51 @@ fn messages_cross_whole_and_in_order_past_the_rings_end() {
 
 #[test]
 fn a_rank_asleep_for_credit_or_messages_is_woken() {
-    const MESSAGES: u64 = SLOTS as u64 + 1;
-    explore(4, || {
-        let (ring, shared) = (Ring::new(), [Shared::new(), Shared::new()]);
-        // Looks at the ring; asleep on its own bell between looks; rings the other's after each success.
-        let step = |me: usize, shared: &[Arc<Shared>; 2], look: &mut dyn FnMut() -> bool| {
-            while !look() {
+    a_sleeper_is_woken::<2>(4);
+}
+
+#[test]
+fn a_rank_asleep_for_credit_is_woken_where_only_every_other_release_is_said() {
+    a_sleeper_is_woken::<4>(3);
+}
+
+fn a_sleeper_is_woken<const SLOTS: usize>(preemptions: usize) {
+    explore(preemptions, || {
+        let (ring, shared) = (Ring::<SLOTS>::new(), [Shared::new(), Shared::new()]);
+        // Looks at the ring; asleep on its own bell between looks; rings the other's after a success that it says.
+        let step = |me: usize, shared: &[Arc<Shared>; 2], look: &mut dyn FnMut() -> Option<bool>| {
+            let says = loop {
+                if let Some(says) = look() {
+                    break says;
+                }
                 let bell = &shared[me];
                 bell.doorbell.announce(Asleep::Futex, membarrier);
-                if look() {
+                if let Some(says) = look() {
                     bell.doorbell.rise();
-                    break;
+                    break says;
                 }
                 bell.futex.wait(bell.doorbell.word(), Asleep::Futex as u32);
                 bell.doorbell.rise();
+            };
+            if says {
+                shared[1 - me].publish(membarrier);
             }
-            shared[1 - me].publish(membarrier);
         };
         let sender = {
             let (ring, shared) = (ring.clone(), shared.clone());
             thread::spawn(move || {
                 let writer = Writer::new();
-                for message in 1..=MESSAGES {
-                    step(0, &shared, &mut || ring.send(&writer, message));
+                for message in 1..=SLOTS as u64 + 1 {
+                    step(0, &shared, &mut || ring.send(&writer, message).then_some(true));
                 }
             })
         };
         let reader = Reader::new();
-        for expected in 1..=MESSAGES {
-            step(1, &shared, &mut || match ring.take(&reader) {
-                Some(message) => {
-                    assert_eq!(message, expected);
-                    true
-                }
-                None => false,
+        for expected in 1..=SLOTS as u64 + 1 {
+            step(1, &shared, &mut || {
+                let (message, says) = ring.take_quietly(&reader)?;
+                assert_eq!(message, expected);
+                Some(says)
             });
         }
         sender.join().unwrap();
@@ -257,7 +278,7 @@ fn a_rank_asleep_for_credit_or_messages_is_woken() {
 #[test]
 fn the_last_message_comes_before_the_news_of_leaving() {
     explore(4, || {
-        let shared = Arc::new((Ring::new(), Presence::default()));
+        let shared = Arc::new((Ring::<2>::new(), Presence::default()));
         let sender = {
             let shared = shared.clone();
             thread::spawn(move || {
@@ -286,7 +307,7 @@ const BUFFERS: u32 = 4;
 /// A rank's end of two rings whose messages are numbers of buffers.
 struct Exchange {
     /// From the lower rank, from the higher.
-    rings: [Arc<Ring>; 2],
+    rings: [Arc<Ring<2>>; 2],
     returned: [AtomicU64; 2],
     buffers: [UnsafeCell<u64>; BUFFERS as usize],
 }
@@ -295,8 +316,8 @@ struct Trader {
     me: usize,
     shared: Arc<Exchange>,
     pool: Pool<BUFFERS, 2>,
-    writer: Writer<SLOTS>,
-    reader: Reader<SLOTS>,
+    writer: Writer<2>,
+    reader: Reader<2>,
 }
 
 impl Trader {

@@ -259,7 +259,7 @@ impl LocalLink {
         if !pieces.is_empty() {
             slot.lease.lend();
         }
-        self.writer.publish(&slot.number);
+        self.writer.publish(&slot.number, false);
         self.ring();
     }
 
@@ -361,7 +361,7 @@ impl Link for LocalLink {
         let slot = self.full_slot().ok_or_else(|| Error::usage("release without peek"))?;
         self.open.set(None);
         slot.lease.close();
-        self.reader.release(&self.mine().released);
+        self.reader.release(&self.mine().released, true);
         self.ring();
         Ok(())
     }

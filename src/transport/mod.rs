@@ -29,7 +29,7 @@ use shm::Shm;
 pub struct Limits {
     /// The most payload bytes of one message.
     pub slot: usize,
-    /// How many messages may be on their way in one direction.
+    /// How many messages may always be on their way in one direction; there may be room for more.
     pub credit: usize,
 }
 

@@ -1,5 +1,6 @@
 //! What every link keeps to. `[a, b]` are its two ends.
 
+use std::ops::Range;
 use std::thread;
 
 use kolo::Kind;
@@ -38,18 +39,23 @@ pub(crate) fn every_size_crosses(ends: [End; 2]) {
 pub(crate) fn credit_runs_out_and_comes_back(ends: [End; 2]) {
     let [a, b] = &ends;
     let credit = a.link.limits().credit as u64;
-    for number in 0..credit {
-        assert!(a.try_send(&[number as u8], &tag(number)).unwrap());
+    for len in [1, 5000] {
+        let take_all = |numbers: Range<u64>| {
+            numbers.for_each(|number| assert_eq!(take(&ends, 1).bytes, bytes(number, len)));
+            assert!(b.link.peek().unwrap().is_none());
+        };
+        for _ in 0..10 {
+            let sent = (0..).find(|&number| !a.try_send(&bytes(number, len), &tag(number)).unwrap()).unwrap();
+            assert!((credit..1000).contains(&sent), "{sent} on their way, where {credit} may be");
+            take_all(0..sent);
+        }
+        (0..credit).for_each(|number| send(&ends, 0, &bytes(number, len), &tag(number)));
+        for round in 0..10 * credit {
+            assert_eq!(take(&ends, 1).bytes, bytes(round, len));
+            send(&ends, 0, &bytes(round + credit, len), &tag(round));
+        }
+        take_all(10 * credit..11 * credit);
     }
-    for round in 0..3 * credit {
-        assert!(!a.try_send(&[0], &tag(0)).unwrap(), "more than {credit} on their way");
-        assert_eq!(take(&ends, 1).bytes, [round as u8]);
-        send(&ends, 0, &[(round + credit) as u8], &tag(round));
-    }
-    for round in 3 * credit..4 * credit {
-        assert_eq!(take(&ends, 1).bytes, [round as u8]);
-    }
-    assert!(b.link.peek().unwrap().is_none());
 }
 
 pub(crate) fn asking_again_gives_the_same_place(ends: [End; 2]) {

@@ -12,6 +12,12 @@ use crate::transport::presence::Presence;
 /// fetch together.
 pub(super) const PACKED: usize = 104;
 
+/// How many headers a ring has: more than there can be buffers on their way, since small messages need none, and
+/// many of them may be on their way while the ranks' cores are far apart.
+pub(super) const HEADERS: usize = 16;
+
+const _: () = assert!(HEADERS / 2 >= CREDIT);
+
 /// How many buffers two ranks have between them, and how many one of them may have and have sent: so each can
 /// have `CREDIT` messages on their way, and in an exchange keeps what it receives.
 pub(super) const BUFFERS: u32 = 12;
@@ -21,7 +27,7 @@ pub(super) const CAP: u32 = BUFFERS - CREDIT as u32;
 #[repr(C)]
 pub(super) struct Layout {
     pub(super) boards: [Board; 2],
-    pub(super) rings: [[Header; CREDIT]; 2],
+    pub(super) rings: [[Header; HEADERS]; 2],
     pub(super) buffers: [Buffer; BUFFERS as usize],
 }
 
@@ -36,7 +42,7 @@ pub(super) struct Board {
     pub(super) released: Apart<AtomicU64>,
     pub(super) returned: Apart<AtomicU64>,
     pub(super) presence: Apart<Presence>,
-    pub(super) bodies: [[AtomicU64; 4]; CREDIT],
+    pub(super) bodies: [[AtomicU64; 4]; HEADERS],
 }
 
 #[repr(C, align(128))]

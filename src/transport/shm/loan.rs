@@ -18,7 +18,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use crate::memory::{Allocations, Stretch, View};
-use crate::transport::fifo::CREDIT;
+use crate::transport::shm::layout::HEADERS;
 
 /// What a rank has lent to its peer, and what the peer has lent to it.
 pub(super) struct Loans {
@@ -30,8 +30,8 @@ pub(super) struct Loans {
 struct Ledger {
     known: Arc<Allocations>,
     peer: u32,
-    /// By the numbers of their messages, modulo the credit.
-    out: [RefCell<Option<Loan>>; CREDIT],
+    /// By the numbers of their messages, modulo the headers.
+    out: [RefCell<Option<Loan>>; HEADERS],
     /// What the message that is being peeked lends.
     open: RefCell<Option<Stretch>>,
 }
@@ -51,7 +51,7 @@ impl Loans {
 
     /// The entry of a message's loan.
     fn entry(&self, number: u64) -> &RefCell<Option<Loan>> {
-        &self.ledger.out[(number % CREDIT as u64) as usize]
+        &self.ledger.out[(number % HEADERS as u64) as usize]
     }
 
     /// Whether nothing is lent.
@@ -271,7 +271,7 @@ mod tests {
         let [a, b] = pair();
         let place = a.part.view().part(0..50_000);
         let mut lent = Vec::new();
-        for _ in 0..2 * CREDIT {
+        for _ in 0..2 * HEADERS {
             lent.push(a.lend(place));
             if lent.last() == Some(&Lent::Yes) {
                 b.link.peek().unwrap().unwrap();
@@ -283,7 +283,7 @@ mod tests {
                 b.link.release().unwrap();
             }
         }
-        assert_eq!(lent, [[Lent::Yes; CREDIT], [Lent::Never; CREDIT]].concat());
+        assert_eq!(lent, [[Lent::Yes; HEADERS], [Lent::Never; HEADERS]].concat());
         assert!(a.settled());
     }
 
@@ -291,7 +291,7 @@ mod tests {
     fn credit_counts_loans_too() {
         let [a, b] = pair();
         let place = a.part.view().part(0..20_000);
-        for _ in 0..CREDIT {
+        for _ in 0..HEADERS {
             assert_eq!(a.lend(place), Lent::Yes);
         }
         assert_eq!(a.lend(place), Lent::Later);

@@ -87,11 +87,11 @@ fn an_answer_goes_back_in_the_buffer_that_came() {
 #[test]
 fn credits_that_nobody_earned_are_refused() {
     let (link, memory, _stream) = played();
-    for _ in 0..CREDIT {
+    for _ in 0..HEADERS {
         link.reserve(8).unwrap().unwrap();
         link.commit(8, &TAG).unwrap();
     }
-    memory.boards[0].released.store(CREDIT as u64 + 1, Ordering::Release);
+    memory.boards[0].released.store(HEADERS as u64 + 1, Ordering::Release);
     assert!(link.reserve(8).unwrap_err().to_string().contains("wrote a credit"));
     memory.boards[0].released.store(1, Ordering::Release);
     assert!(link.reserve(8).unwrap().is_some());
@@ -100,7 +100,7 @@ fn credits_that_nobody_earned_are_refused() {
 #[test]
 fn numbers_out_of_turn_are_no_messages() {
     let (link, memory, _stream) = played();
-    for number in [2, CREDIT as u64 + 1, u64::MAX] {
+    for number in [2, HEADERS as u64 + 1, u64::MAX] {
         memory.rings[0][1].number.store(number, Ordering::Release);
         assert!(link.peek().unwrap().is_none());
     }
