@@ -4,7 +4,7 @@
 mod support;
 
 use kolo::dtype::{Dtype, Element, F8E4M3, F8E5M2, bf16, f16};
-use kolo::kernel::{Reducer, Variant, copy};
+use kolo::kernel::{Reducer, Variant, copy, copy_both};
 use kolo::memory::{View, as_bytes};
 use kolo::op::{OpKind, ReduceOp};
 use support::plain::{Plain, Random, elements, reference};
@@ -314,6 +314,27 @@ fn copies_go_to_every_destination() {
                 let destinations: Vec<_> = (0..count).map(mark).collect();
                 copy(&destinations, View::read(&bytes));
                 memory[..count].iter().for_each(|copied| assert_eq!(copied.bytes(), bytes, "{length}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn two_copies_in_turns_are_two_copies() {
+    for [one, other] in [[0, 0], [1, 100], [4096, 4097], [50_000, 0], [70_001, 131_072]] {
+        for marks in 0..8 {
+            let bytes =
+                [one, other].map(|length| (0..length).map(|i| (i * 7 + i / 251) as u8).collect::<Vec<_>>());
+            let mut from = [Skewed::new(&bytes[0], 3), Skewed::new(&bytes[1], 0)];
+            let mut to = [Skewed::new(&vec![0; one], 5), Skewed::new(&vec![0; other], 40)];
+            let ([mut a, mut b], [mut x, y]) =
+                (to.each_mut().map(Skewed::view), from.each_mut().map(Skewed::view));
+            a = if marks & 1 > 0 { a.streamed() } else { a };
+            b = if marks & 2 > 0 { b.streamed() } else { b };
+            x = if marks & 4 > 0 { x.claimed() } else { x };
+            copy_both([(a, x), (b, y)]);
+            for (to, bytes) in to.iter().zip(&bytes) {
+                assert!(to.bytes() == bytes, "{one}, {other} bytes, marked {marks:b}");
             }
         }
     }

@@ -5,6 +5,7 @@
 
 mod board;
 mod chart;
+mod couple;
 mod extent;
 mod link;
 mod route;

@@ -68,6 +68,28 @@ impl Move {
     }
 }
 
+impl Move {
+    /// The link and the block, if it stores a message in one block of the caller's vectors, and does nothing else.
+    pub fn receives(&self) -> Option<(u32, Span)> {
+        match (&self.sources[..], &self.places[..]) {
+            (&[Operand::Link(from)], &[Operand::Local(to)]) => self.is_plain(to).then_some((from, to)),
+            _ => None,
+        }
+    }
+
+    /// The block and the link, if it sends one block of the caller's vectors, and does nothing else.
+    pub fn sends(&self) -> Option<(Span, u32)> {
+        match (&self.sources[..], &self.places[..]) {
+            (&[Operand::Local(from)], &[Operand::Link(to)]) => self.is_plain(from).then_some((from, to)),
+            _ => None,
+        }
+    }
+
+    fn is_plain(&self, span: Span) -> bool {
+        matches!(span.memory, Memory::Input | Memory::Output) && span.count == 1 && !self.finish
+    }
+}
+
 /// A plan, ready to be walked by one engine.
 #[derive(Debug)]
 pub struct Route {

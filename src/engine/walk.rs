@@ -14,6 +14,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::Request;
 use super::chart::{Leg, Place};
+use super::couple;
 use super::extent::Extents;
 use super::link::{Links, Wanted};
 use super::route::{Hop, Move, Operand, Route};
@@ -25,7 +26,7 @@ use crate::plan::{Memory, Span};
 use crate::transport::{Lent, Tag, Terms};
 
 /// Below this many bytes a copy is cheaper than lending and waiting for the loan's end.
-const WORTH_LENDING: usize = 16 << 10;
+pub(super) const WORTH_LENDING: usize = 16 << 10;
 
 /// So many looks at a step come without a pause between them: a pause takes about as long as a line between
 /// neighbouring cores.
@@ -83,7 +84,7 @@ pub struct Walk {
 struct Tokens(SmallVec<[((u8, u8), usize); 2]>);
 
 /// The outcome of trying one step.
-enum Tried {
+pub(super) enum Tried {
     Done,
     Blocked(Blocker),
 }
@@ -205,6 +206,11 @@ impl Cursor {
                 self.done = self.round >= call.extents.rounds();
                 continue;
             };
+            if couple::bridges(self.step, self.round, hops, links, call)? {
+                (self.round, self.step) = (self.round + 1, 1);
+                moved = true;
+                continue;
+            }
             let tried = match hop {
                 Hop::Post(to) => tokens.post(lane, *to),
                 Hop::Join(from) => tokens.join(*from, lane),
@@ -281,10 +287,10 @@ fn mismatch(signature: &Signature, at: u32, links: &Links) -> Error {
 }
 
 /// A step of a call, in one round.
-struct Moving<'r, 'c> {
-    step: &'r Move,
-    round: usize,
-    call: &'r Call<'c>,
+pub(super) struct Moving<'r, 'c> {
+    pub(super) step: &'r Move,
+    pub(super) round: usize,
+    pub(super) call: &'r Call<'c>,
 }
 
 /// As many as a step of eight ranks has.
@@ -407,13 +413,13 @@ impl<'c> Moving<'_, 'c> {
     }
 
     /// The `index`-th block of a span.
-    fn view(&self, span: Span, index: u32) -> View<'c> {
+    pub(super) fn view(&self, span: Span, index: u32) -> View<'c> {
         self.call.memories[span.memory.kind()].part(self.piece(span, index))
     }
 
     /// Lends what the step sends; nothing where it must be copied.
     #[inline(never)]
-    fn lend(&self, links: &Links, tag: &Tag) -> Result<Option<Tried>> {
+    pub(super) fn lend(&self, links: &Links, tag: &Tag) -> Result<Option<Tried>> {
         let (Move { span, places, gives, .. }, Request { input, output, .. }) =
             (self.step, self.call.request);
         let [Operand::Link(to)] = places[..] else { return Ok(None) };

@@ -24,6 +24,13 @@ fn heeds(to: View<'_>) -> bool {
     to.is_streamed() && to.len() >= LEAST
 }
 
+/// How many bytes of a destination to write at a time, when several are written in turns: so few that they meet in
+/// what a core has on its way, and as many as marks are heeded for; up to where a line begins.
+pub(super) fn block(to: View<'_>) -> usize {
+    let head = to.as_ptr().addr().wrapping_neg() % LINE;
+    (LEAST + head).min(to.len())
+}
+
 /// Runs a kernel over whole views.
 ///
 /// # Safety
@@ -43,15 +50,19 @@ pub(super) unsafe fn run(
         unsafe { entry(&job) }
     } else {
         // SAFETY: the caller's promise.
-        unsafe { run_marked(entry, job) }
+        unsafe { run_marked(entry, job) };
+        fence();
     }
 }
 
+/// Runs a kernel over views that may be marked. What is written past the caches comes before later stores only
+/// after a [`fence`].
+///
 /// # Safety
 /// As [`run`].
 #[cold]
 #[inline(never)]
-unsafe fn run_marked(entry: Entry, job: Job<'_>) {
+pub(super) unsafe fn run_marked(entry: Entry, job: Job<'_>) {
     let destinations = &with_claimed(job.destinations, job.sources);
     let job = Job { destinations, ..job };
     match destinations.iter().find(|to| heeds(**to)) {
@@ -79,11 +90,10 @@ unsafe fn run_streamed(entry: Entry, job: Job<'_>, first: View<'_>) {
         entry(&Job { range: 0..head, ..job.clone() });
         entry(&Job { range: head..job.range.end, streams: true, ..job });
     }
-    fence();
 }
 
 /// Stores past the caches come before all later ones.
-fn fence() {
+pub(super) fn fence() {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: SSE is part of x86-64.
     unsafe {

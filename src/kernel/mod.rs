@@ -37,7 +37,7 @@ use crate::error::{Error, Result};
 use crate::memory::{View, as_bytes};
 use crate::op::{OpKind, ReduceOp};
 use user::Combiner;
-use variant::{Entries, Entry};
+use variant::{Entries, Entry, Job};
 
 /// The reduction of one call: element type, operator, number of ranks.
 ///
@@ -261,6 +261,43 @@ fn copy_any(destinations: &[View<'_>], source: View<'_>) {
     let entry = select::copy(Variant::best());
     // SAFETY: checked above; the variant runs here.
     unsafe { marks::run(entry, destinations, &[source], 1, [0; 8]) }
+}
+
+/// Two copies, `(to, from)` each, in turns: while the one's reads are on their way, the other's writes are.
+///
+/// A core that only reads and then only writes what no cache holds does half of what memory could at a time. The
+/// places of the one must not overlap those of the other.
+///
+/// # Panics
+/// As [`Reducer::fold`].
+pub fn copy_both(copies: [(View<'_>, View<'_>); 2]) {
+    for (to, from) in copies {
+        check(&[to], &[from], 1);
+    }
+    let mut left = copies;
+    while left.iter().any(|(to, _)| !to.is_empty()) {
+        for (to, from) in &mut left {
+            let len = marks::block(*to);
+            copy_block(to.part(0..len), from.part(0..len));
+            (*to, *from) = (to.part(len..to.len()), from.part(len..from.len()));
+        }
+    }
+    if copies.iter().any(|(to, _)| to.is_streamed()) {
+        marks::fence();
+    }
+}
+
+/// A block of a checked copy; see [`marks::fence`].
+fn copy_block(to: View<'_>, from: View<'_>) {
+    if to.is_plain() && from.is_plain() {
+        // SAFETY: checked: in one place or apart, equally long, and one is writable.
+        return unsafe { ptr::copy(from.as_ptr(), to.as_ptr(), from.len()) };
+    }
+    let (entry, range) = (select::copy(Variant::best()), 0..from.len());
+    let (destinations, sources) = (&[to], &[from]);
+    let job = Job { destinations, sources, range, streams: false, ranks: 1, factor: [0; 8] };
+    // SAFETY: checked; the variant runs here.
+    unsafe { marks::run_marked(entry, job) }
 }
 
 /// What every kernel relies on: views are equally long, a multiple of `size`; destinations are writable,
