@@ -26,8 +26,8 @@ pub(super) type Costs = Box<dyn Fn(usize, usize) -> Cost>;
 const LONELY_SLOT: usize = 128 << 10;
 
 /// Beyond so many bytes of all inputs and outputs of a host's ranks writing outputs past the caches wins: on Zen 4
-/// and 5, twice what their 32 MiB hold. With 2 ranks it costs a tenth at that size, with 8 it takes a quarter off
-/// soon above.
+/// and 5, twice what their 32 MiB hold. With 2 ranks it costs a tenth at just that size, with 8 it may gain
+/// one.
 const OVERFLOW: usize = 64 << 20;
 
 /// See the module.

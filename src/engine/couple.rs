@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! one by one   recv: slot → out   send: in → slot    memory only writes, then only reads
-//! at once      recv: slot → out                      memory does both: an eighth less time for 4 MiB between two
-//!              send: in → slot                       ranks, a sixth for 64 MiB
+//! at once      recv: slot → out                      memory does both: between two ranks, a tenth less time for
+//!              send: in → slot                       an all-reduce of 64 MiB
 //! ```
 //! Where a round ends with storing a message and the next begins with sending, both are copies, and neither needs
 //! the other: what they touch are bytes of different rounds. They are done at once where both can be done now;

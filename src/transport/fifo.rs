@@ -6,7 +6,7 @@
 //! | ----------------------------------------------- | ------------------------------------------- |
 //! | n - released > SLOTS: no room (looks again)     | slot.number is not n: nothing there         |
 //! | writes the message into the slot                | reads it where it lies, and may write there |
-//! | slot.number := n (release)                      | released := n (release)                     |
+//! | slot.number := n (release)                      | released := n (release), or later with more |
 //!
 //! Each counter has one writer. The writer keeps the last `released` that it saw and looks at the reader's
 //! line only when that says that all slots are taken. (After the credit FIFO of NCCL and MSCCL++, with the
@@ -47,8 +47,10 @@ pub(crate) struct Forged;
 pub(crate) struct Writer<const SLOTS: usize> {
     /// The number of the next message.
     next: Cell<u64>,
-    /// The last message known to be released.
+    /// The last message known to be released, by the reader's word or by news.
     released: Cell<u64>,
+    /// The reader's last word, which news may be ahead of.
+    word: Cell<u64>,
     /// Bit i: whether message `next - 1 - i` lies in a buffer of its own.
     buffered: Cell<u64>,
 }
@@ -56,7 +58,7 @@ pub(crate) struct Writer<const SLOTS: usize> {
 impl<const SLOTS: usize> Writer<SLOTS> {
     pub(crate) const fn new() -> Self {
         const { assert!(SLOTS < u64::BITS as usize) };
-        Self { next: Cell::new(1), released: Cell::new(0), buffered: Cell::new(0) }
+        Self { next: Cell::new(1), released: Cell::new(0), word: Cell::new(0), buffered: Cell::new(0) }
     }
 
     /// The slot of the next message; nothing while all are taken.
@@ -65,10 +67,10 @@ impl<const SLOTS: usize> Writer<SLOTS> {
         let next = self.next.get();
         if next - self.released.get() > SLOTS as u64 {
             let now = released.load(Ordering::Acquire);
-            if now >= next {
+            if now < self.word.get() || now >= next {
                 return Err(Forged);
             }
-            // News may have said more by now.
+            self.word.set(now);
             self.released.set(self.released.get().max(now));
             if next - self.released.get() > SLOTS as u64 {
                 return Ok(None);
@@ -177,8 +179,10 @@ mod tests {
     #[test]
     fn news_are_understood_past_their_wrap() {
         let wrap = u64::from(Writer::<4>::NEWS) + 1;
-        let writer =
-            Writer::<4> { next: Cell::new(wrap + 3), released: Cell::new(wrap - 2), buffered: Cell::new(!0) };
+        let writer = Writer::<4>::new();
+        writer.next.set(wrap + 3);
+        writer.released.set(wrap - 2);
+        writer.buffered.set(!0);
         assert_eq!(writer.on_their_way(None), 4);
         writer.hear((wrap + 1) as u32 & Writer::<4>::NEWS);
         assert_eq!(writer.on_their_way(None), 1);
@@ -204,6 +208,6 @@ mod tests {
         assert_eq!(writer.room(&AtomicU64::new(u64::MAX)), Err(Forged));
         assert_eq!(writer.room(&AtomicU64::new(1)), Ok(Some(1)));
         writer.publish(&number, false);
-        assert_eq!(writer.room(&AtomicU64::new(0)), Ok(None), "credit does not go back");
+        assert_eq!(writer.room(&AtomicU64::new(0)), Err(Forged), "credit does not go back");
     }
 }
