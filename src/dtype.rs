@@ -64,6 +64,7 @@ impl Dtype {
     ];
 
     /// Bytes of one element.
+    #[inline]
     pub const fn size(self) -> usize {
         match self {
             Self::F64 | Self::I64 | Self::U64 => 8,
@@ -94,6 +95,7 @@ impl Dtype {
     }
 
     /// Whether this is a floating-point type; all others are integers.
+    #[inline]
     pub const fn is_float(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::Bf16 | Self::F8E4M3 | Self::F8E5M2)
     }

@@ -31,7 +31,7 @@ pub(super) enum Own {
 
 /// What calls must have in common to walk the same way: all of a call but its memory, its number, and an
 /// operator's parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Eq)]
 pub(crate) struct Errand {
     /// Elements of the whole vector, as far as all ranks know it.
     pub(super) count: usize,
@@ -46,6 +46,22 @@ pub(crate) struct Errand {
     pub(super) edges: bool,
     /// The peers of a message between two ranks: to, from.
     pub(super) peers: (Option<u32>, Option<u32>),
+}
+
+impl PartialEq for Errand {
+    // Every call is compared with the one before: without a branch for each field.
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        (self.count == other.count)
+            & (self.counts == other.counts)
+            & (self.root == other.root)
+            & (self.routine.code() == other.routine.code())
+            & (self.dtype as u8 == other.dtype as u8)
+            & (self.op == other.op)
+            & (self.commutes == other.commutes)
+            & (self.edges == other.edges)
+            & (self.peers == other.peers)
+    }
 }
 
 /// How many elements there are, and where.
@@ -102,10 +118,17 @@ impl Ask {
         }
     }
 
-    // Inlined, as are the callers that small calls come through: a structure that is moved right after it was
-    // written stalls whoever reads it.
+    // Inlined, as are the callers that small calls come through, and never changed once it is made: a structure
+    // that is read in other pieces than it was just written in stalls whoever reads it until the stores before are
+    // done, and a message to a peer may be among these.
     #[inline(always)]
-    fn collective<T: Element>(kind: CollectiveKind, size: usize, root: usize, vectors: Vectors) -> Self {
+    fn collective<T: Element>(
+        kind: CollectiveKind,
+        size: usize,
+        root: usize,
+        vectors: Vectors,
+        Combining { op, commutes, own }: Combining,
+    ) -> Self {
         let (count, counts, edges) = match &vectors {
             Vectors::Whole(count) => (*count, 0, false),
             Vectors::Even { each, .. } => (each * size, 0, false),
@@ -118,31 +141,48 @@ impl Ask {
             root: root as u32,
             routine: Routine::Collective(kind),
             dtype: T::DTYPE,
-            op: None,
-            commutes: true,
+            op,
+            commutes,
             edges,
             peers: (None, None),
         };
-        Self { errand, vectors, own: Own::Nothing }
+        Self { errand, vectors, own }
     }
+}
+
+/// How a call combines.
+struct Combining {
+    op: Option<OpKind>,
+    commutes: bool,
+    own: Own,
+}
+
+impl Combining {
+    /// Not at all.
+    const NOT: Self = Self { op: None, commutes: true, own: Own::Nothing };
 
     #[inline(always)]
-    fn reducing<T: Element>(mut self, op: &ReduceOp<T>, size: usize) -> Result<Self> {
+    fn of<T: Element>(op: &ReduceOp<T>, size: usize) -> Result<Self> {
         let kind = op.kind();
         if !kind.combines(T::DTYPE) {
             return Err(kernel::not_for(T::DTYPE, kind));
         }
-        self.errand.op = Some(kind);
-        match op {
-            ReduceOp::PreMul(factor) => self.own = Own::Factor(kernel::factor(*factor)),
-            ReduceOp::User(_) => {
-                let reducer = Reducer::new(op, size)?;
-                self.errand.commutes = reducer.commutes();
-                self.own = Own::Operator(Box::new(reducer));
-            }
-            _ => {}
+        match kind {
+            OpKind::PreMul | OpKind::User => Self::with_parameters(op, size),
+            _ => Ok(Self { op: Some(kind), commutes: true, own: Own::Nothing }),
         }
-        Ok(self)
+    }
+
+    #[inline(never)]
+    fn with_parameters<T: Element>(op: &ReduceOp<T>, size: usize) -> Result<Self> {
+        let (commutes, own) = match op {
+            ReduceOp::PreMul(factor) => (true, Own::Factor(kernel::factor(*factor))),
+            _ => {
+                let reducer = Reducer::new(op, size)?;
+                (reducer.commutes(), Own::Operator(Box::new(reducer)))
+            }
+        };
+        Ok(Self { op: Some(op.kind()), commutes, own })
     }
 }
 
@@ -196,8 +236,8 @@ impl Ask {
         op: &ReduceOp<T>,
     ) -> Result<Self> {
         same_length("all_reduce", input, output)?;
-        Self::collective::<T>(CollectiveKind::AllReduce, place.size, 0, Vectors::Whole(input))
-            .reducing(op, place.size)
+        let how = Combining::of(op, place.size)?;
+        Ok(Self::collective::<T>(CollectiveKind::AllReduce, place.size, 0, Vectors::Whole(input), how))
     }
 
     pub(crate) fn reduce<T: Element>(
@@ -211,18 +251,24 @@ impl Ask {
         if place.rank == root {
             same_length("reduce", input, output)?;
         }
-        Self::collective::<T>(CollectiveKind::Reduce, place.size, root, Vectors::Whole(input))
-            .reducing(op, place.size)
+        let how = Combining::of(op, place.size)?;
+        Ok(Self::collective::<T>(CollectiveKind::Reduce, place.size, root, Vectors::Whole(input), how))
     }
 
     #[inline(always)]
     pub(crate) fn broadcast<T: Element>(place: Place, count: usize, root: usize) -> Result<Self> {
         check_rank("root", root, place.size)?;
-        Ok(Self::collective::<T>(CollectiveKind::Broadcast, place.size, root, Vectors::Whole(count)))
+        Ok(Self::collective::<T>(
+            CollectiveKind::Broadcast,
+            place.size,
+            root,
+            Vectors::Whole(count),
+            Combining::NOT,
+        ))
     }
 
     pub(crate) fn barrier() -> Self {
-        Self::collective::<u8>(CollectiveKind::Barrier, 1, 0, Vectors::Whole(0))
+        Self::collective::<u8>(CollectiveKind::Barrier, 1, 0, Vectors::Whole(0), Combining::NOT)
     }
 
     #[inline(always)]
@@ -234,14 +280,15 @@ impl Ask {
     ) -> Result<Self> {
         per_rank("reduce_scatter", "input", input, "output", output, place.size)?;
         let vectors = Vectors::Even { each: output, only_input: None, only_output: Some(place.rank) };
-        Self::collective::<T>(CollectiveKind::ReduceScatter, place.size, 0, vectors).reducing(op, place.size)
+        let how = Combining::of(op, place.size)?;
+        Ok(Self::collective::<T>(CollectiveKind::ReduceScatter, place.size, 0, vectors, how))
     }
 
     #[inline(always)]
     pub(crate) fn all_gather<T: Element>(place: Place, input: usize, output: usize) -> Result<Self> {
         per_rank("all_gather", "output", output, "input", input, place.size)?;
         let vectors = Vectors::Even { each: input, only_input: Some(place.rank), only_output: None };
-        Ok(Self::collective::<T>(CollectiveKind::AllGather, place.size, 0, vectors))
+        Ok(Self::collective::<T>(CollectiveKind::AllGather, place.size, 0, vectors, Combining::NOT))
     }
 
     pub(crate) fn gather<T: Element>(place: Place, input: usize, output: usize, root: usize) -> Result<Self> {
@@ -250,7 +297,7 @@ impl Ask {
             per_rank("gather", "output", output, "input", input, place.size)?;
         }
         let vectors = Vectors::Even { each: input, only_input: Some(place.rank), only_output: None };
-        Ok(Self::collective::<T>(CollectiveKind::Gather, place.size, root, vectors))
+        Ok(Self::collective::<T>(CollectiveKind::Gather, place.size, root, vectors, Combining::NOT))
     }
 
     pub(crate) fn scatter<T: Element>(
@@ -264,14 +311,14 @@ impl Ask {
             per_rank("scatter", "input", input, "output", output, place.size)?;
         }
         let vectors = Vectors::Even { each: output, only_input: None, only_output: Some(place.rank) };
-        Ok(Self::collective::<T>(CollectiveKind::Scatter, place.size, root, vectors))
+        Ok(Self::collective::<T>(CollectiveKind::Scatter, place.size, root, vectors, Combining::NOT))
     }
 
     pub(crate) fn all_to_all<T: Element>(place: Place, input: usize, output: usize) -> Result<Self> {
         same_length("all_to_all", input, output)?;
         per_rank("all_to_all", "input", input, "block", input / place.size, place.size)?;
         let vectors = Vectors::Even { each: input / place.size, only_input: None, only_output: None };
-        Ok(Self::collective::<T>(CollectiveKind::AllToAll, place.size, 0, vectors))
+        Ok(Self::collective::<T>(CollectiveKind::AllToAll, place.size, 0, vectors, Combining::NOT))
     }
 
     pub(crate) fn all_gather_v<T: Element>(
@@ -283,7 +330,7 @@ impl Ask {
         let ends = ends("all_gather_v", "output", output, counts, place.size)?;
         expect("all_gather_v: input", input, counts[place.rank])?;
         let vectors = Ragged::Ends { ends, only_input: Some(place.rank), only_output: None }.boxed();
-        Ok(Self::collective::<T>(CollectiveKind::AllGather, place.size, 0, vectors))
+        Ok(Self::collective::<T>(CollectiveKind::AllGather, place.size, 0, vectors, Combining::NOT))
     }
 
     pub(crate) fn reduce_scatter_v<T: Element>(
@@ -296,7 +343,8 @@ impl Ask {
         let ends = ends("reduce_scatter_v", "input", input, counts, place.size)?;
         expect("reduce_scatter_v: output", output, counts[place.rank])?;
         let vectors = Ragged::Ends { ends, only_input: None, only_output: Some(place.rank) }.boxed();
-        Self::collective::<T>(CollectiveKind::ReduceScatter, place.size, 0, vectors).reducing(op, place.size)
+        let how = Combining::of(op, place.size)?;
+        Ok(Self::collective::<T>(CollectiveKind::ReduceScatter, place.size, 0, vectors, how))
     }
 
     /// `counts` at the root only.
@@ -322,6 +370,7 @@ impl Ask {
             place.size,
             root,
             Ragged::Edges { input: mine, output }.boxed(),
+            Combining::NOT,
         ))
     }
 
@@ -348,6 +397,7 @@ impl Ask {
             place.size,
             root,
             Ragged::Edges { input, output: mine }.boxed(),
+            Combining::NOT,
         ))
     }
 
@@ -363,7 +413,7 @@ impl Ask {
         let (to_self, from_self) = (send_counts[place.rank], recv_counts[place.rank]);
         expect("all_to_all_v: what this rank receives from itself", from_self, to_self)?;
         let vectors = Ragged::Edges { input: Known::All(sent), output: Known::All(received) }.boxed();
-        Ok(Self::collective::<T>(CollectiveKind::AllToAll, place.size, 0, vectors))
+        Ok(Self::collective::<T>(CollectiveKind::AllToAll, place.size, 0, vectors, Combining::NOT))
     }
 
     /// A message to one rank, from one rank, or both at once; lengths are 0 where there is none.

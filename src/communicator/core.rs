@@ -54,7 +54,12 @@ impl Errand {
 
     /// The number of a call that is the communicator's `sequence`-th.
     fn number(&self, sequence: u64) -> u64 {
-        if self.routine == Routine::PointToPoint { 0 } else { sequence }
+        sequence * self.counts_as()
+    }
+
+    /// How many calls of the communicator it is: messages between two ranks are none.
+    fn counts_as(&self) -> u64 {
+        u64::from(self.routine != Routine::PointToPoint)
     }
 }
 
@@ -67,6 +72,8 @@ struct Trip {
     stamp: Stamp,
     /// How to combine, where the errand says all about it.
     reducer: Option<Reducer>,
+    /// Whether its route is ready for a sprint.
+    sprints: bool,
 }
 
 /// The algorithm of the barrier by which ranks agree on a call before they open links for it: few links
@@ -131,34 +138,82 @@ impl Core {
         self.engine.bell()
     }
 
-    /// Runs a call to its end, on the calling thread.
+    /// Whether a call is like the last one, but for its memory.
     #[inline(always)]
+    pub(super) fn repeats(&self, ask: &Ask) -> bool {
+        self.trip.as_ref().is_some_and(|trip| trip.errand == ask.errand)
+    }
+
+    /// Runs a call to its end, on the calling thread.
+    #[inline(never)]
     pub(super) fn run(&mut self, ask: &Ask, input: View<'_>, output: View<'_>) -> Result<()> {
         self.begin(ask, input)?;
-        let allowed = self.settings.deadline;
+        self.carry_out(ask, (input, output))
+    }
+
+    /// The same, of a call that [`repeats`](Self::repeats).
+    #[inline(never)]
+    pub(super) fn run_again(&mut self, ask: &Ask, input: View<'_>, output: View<'_>) -> Result<()> {
+        self.begin_again(ask, input)?;
+        self.carry_out(ask, (input, output))
+    }
+
+    /// Walks the call that has begun; a failure is the communicator's.
+    #[inline(always)]
+    fn carry_out(&mut self, ask: &Ask, views: (View<'_>, View<'_>)) -> Result<()> {
         let mut walking = Walking { core: self, panics: true };
-        let (engine, route, request) = walking.core.call(ask, (input, output));
-        let outcome = engine.run(route, &request, allowed);
+        let outcome = walking.core.walk(ask, views);
         walking.panics = false;
         outcome.map_err(|error| walking.core.fail(error))
     }
 
-    /// Finds the route of a call, opening its links where they are not open yet.
     #[inline(always)]
+    fn walk(&mut self, ask: &Ask, views: (View<'_>, View<'_>)) -> Result<()> {
+        let sprints = self.trip.as_ref().is_some_and(|trip| trip.sprints);
+        let (engine, route, request) = self.call(ask, views);
+        match if sprints { engine.sprint(route, &request)? } else { Some(Walk::new(route)) } {
+            None => Ok(()),
+            Some(walk) => self.go_on(walk, ask, views),
+        }
+    }
+
+    // Asks for the call anew, so that sprints keep it in registers.
+    #[inline(never)]
+    fn go_on(&mut self, walk: Walk, ask: &Ask, views: (View<'_>, View<'_>)) -> Result<()> {
+        let allowed = self.settings.deadline;
+        let (engine, route, request) = self.call(ask, views);
+        engine.go_on(walk, route, &request, allowed)
+    }
+
+    /// Finds the route of a call, opening its links where they are not open yet.
     pub(super) fn begin(&mut self, ask: &Ask, input: View<'_>) -> Result<()> {
+        if self.repeats(ask) {
+            return self.begin_again(ask, input);
+        }
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        let errand = &ask.errand;
-        let sequence = self.sequence + u64::from(errand.routine != Routine::PointToPoint);
-        match &mut self.trip {
-            Some(trip) if trip.errand == *errand => {
-                let number = errand.number(sequence);
-                trip.signature.sequence = number;
-                trip.stamp.number(number);
-            }
-            _ => self.set_course(ask, sequence)?,
+        let sequence = self.sequence + ask.errand.counts_as();
+        self.set_course(ask, sequence)?;
+        self.depart(sequence, ask, input)
+    }
+
+    #[inline(always)]
+    fn begin_again(&mut self, ask: &Ask, input: View<'_>) -> Result<()> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
         }
+        let trip = self.trip.as_mut().expect("there was a call");
+        let sequence = self.sequence + trip.errand.counts_as();
+        let number = trip.errand.number(sequence);
+        trip.signature.sequence = number;
+        trip.stamp.number(number);
+        self.depart(sequence, ask, input)
+    }
+
+    /// The call that has a course is the communicator's `sequence`-th.
+    #[inline(always)]
+    fn depart(&mut self, sequence: u64, ask: &Ask, input: View<'_>) -> Result<()> {
         self.sequence = sequence;
         // Only now, with its links open, can the peers learn of it.
         if self.abort().load(Ordering::Relaxed) {
@@ -179,7 +234,6 @@ impl Core {
     }
 
     /// Finds the route of a call that is not like the last one.
-    #[inline(never)]
     fn set_course(&mut self, ask: &Ask, sequence: u64) -> Result<()> {
         let errand = ask.errand;
         let (dtype, ranks) = (errand.dtype, self.group.members.len());
@@ -199,7 +253,12 @@ impl Core {
                 opened.map_err(|error| self.fail_as(error, &signature))?
             }
         };
-        self.trip = Some(Trip { errand, route, signature, stamp, reducer });
+        self.trip = Some(Trip { errand, route, signature, stamp, reducer, sprints: false });
+        let (engine, route, request) = self.call(ask, (View::empty(), View::empty()));
+        let sprints = engine.make_ready(route, &request);
+        if let Some(trip) = &mut self.trip {
+            trip.sprints = sprints;
+        }
         Ok(())
     }
 
@@ -288,7 +347,8 @@ impl Core {
         let (input, output, edges) = (none, none, ask.errand.edges);
         let (signature, tag) = (&signature, &signature.tag());
         let request = Request { signature, tag, shape, input, output, reducer: None, edges };
-        self.engine.run(&mut self.routes[route].1, &request, self.settings.deadline)?;
+        let route = &mut self.routes[route].1;
+        self.engine.go_on(Walk::new(route), route, &request, self.settings.deadline)?;
         self.find(wanted).map_or_else(|| self.open(wanted), Ok)
     }
 

@@ -126,7 +126,10 @@ impl Communicator {
     #[inline(always)]
     fn core(&mut self) -> &mut Core {
         let Self { core, queue, .. } = self;
-        core.get_or_insert_with(|| queue.recall())
+        match core {
+            Some(core) => core,
+            None => core.insert(queue.recall()),
+        }
     }
 
     #[inline(always)]
@@ -139,10 +142,14 @@ impl Communicator {
         self.run_views(ask, view, view)
     }
 
-    // Where calls of all types come together; what small calls pass is one function from here on.
-    #[inline(never)]
+    // Most calls are like the one before, which is seen here, where what a call asks for is still in registers.
+    #[inline(always)]
     fn run_views(&mut self, ask: &Ask, input: View<'_>, output: View<'_>) -> Result<()> {
-        self.core().run(ask, input, output)
+        let core = self.core();
+        match core.repeats(ask) {
+            true => core.run_again(ask, input, output),
+            false => core.run(ask, input, output),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use super::brief::Brief;
 use super::extent::{Extents, Shape};
 use super::route::{Hop, Move, Operand};
 use crate::plan::Plan;
@@ -25,17 +26,21 @@ pub struct Leg {
 /// Where an operand of a step lies.
 #[derive(Clone, Debug)]
 pub enum Place {
-    /// In a memory of that [`Memory::kind`](crate::plan::Memory::kind): its first block.
-    Bytes(usize, Range<usize>),
+    /// Its first block.
+    Bytes(Bytes),
     /// In the next message of that link.
     Link(u32),
 }
+
+/// Bytes of a memory of that [`Memory::kind`](crate::plan::Memory::kind).
+#[derive(Clone, Debug)]
+pub struct Bytes(pub usize, pub Range<usize>);
 
 impl Leg {
     /// The leg of a step.
     pub fn new(step: &Move, extents: &Extents<'_>, round: usize) -> Self {
         let place = |operand: &Operand| match *operand {
-            Operand::Local(span) => Place::Bytes(span.memory.kind(), extents.block(span, 0, round)),
+            Operand::Local(span) => Place::Bytes(Bytes(span.memory.kind(), extents.block(span, 0, round))),
             Operand::Link(at) => Place::Link(at),
         };
         let len = (0..step.span.count).map(|index| extents.block(step.span, index, round).len()).sum();
@@ -54,14 +59,21 @@ pub struct Chart {
     pub extents: Extents<'static>,
     /// By lane and step; steps that move nothing have an empty one.
     pub legs: Vec<Vec<Leg>>,
+    /// The same for a small call: of one lane and one round.
+    pub brief: Option<Brief>,
 }
 
 impl Chart {
     /// The chart of these lanes, for elements of `size` bytes and messages of at most `slot`.
     pub fn new(plan: &Plan, lanes: &[Vec<Hop>], shape: Shape<'static>, size: usize, slot: usize) -> Self {
         let extents = Extents::new(plan, shape, size, slot);
-        let legs = lanes.iter().map(|hops| hops.iter().map(|hop| hop.leg(&extents, 0)).collect()).collect();
-        Self { shape, size, extents, legs }
+        let leg = |hop: &Hop| hop.leg(&extents, 0);
+        let legs: Vec<Vec<_>> = lanes.iter().map(|hops| hops.iter().map(leg).collect()).collect();
+        let brief = match (lanes, &legs[..], extents.rounds()) {
+            ([hops], [legs], 1) => Some(Brief::new(hops, legs)),
+            _ => None,
+        };
+        Self { shape, size, extents, legs, brief }
     }
 
     /// Whether it is that of a call.

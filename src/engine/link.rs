@@ -54,16 +54,19 @@ impl Links {
     }
 
     /// The link itself.
+    #[inline(always)]
     pub fn at(&self, at: u32) -> &dyn Link {
         &*self.open[at as usize].1
     }
 
     /// See [`Link::peek`].
+    #[inline(always)]
     pub fn peek(&self, at: u32) -> Result<Option<Message<'_>>> {
         self.at(at).peek().map_err(|error| self.blame(at, error))
     }
 
     /// See [`Link::release`].
+    #[inline(always)]
     pub fn release(&self, at: u32) -> Result<()> {
         self.at(at).release().map_err(|error| self.blame(at, error))
     }
@@ -81,6 +84,12 @@ impl Links {
     /// See [`Link::commit`].
     pub fn commit(&self, at: u32, len: usize, tag: &Tag) -> Result<()> {
         self.at(at).commit(len, tag).map_err(|error| self.blame(at, error))
+    }
+
+    /// See [`Link::send`].
+    #[inline(always)]
+    pub fn send(&self, at: u32, payload: View<'_>, tag: &Tag) -> Result<bool> {
+        self.at(at).send(payload, tag).map_err(|error| self.blame(at, error))
     }
 
     /// See [`Link::lend`].

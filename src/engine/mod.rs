@@ -1,9 +1,10 @@
 //! The engine walks plans over links.
 //!
-//! It knows no algorithm and no transport. One call is a [`Walk`] over a [`Route`]; [`Engine::run`]
+//! It knows no algorithm and no transport. One call is a [`Walk`] over a [`Route`]; [`Engine::go_on`]
 //! blocks until it is done, [`Ride::advance`] takes the steps that can be taken now.
 
 mod board;
+mod brief;
 mod chart;
 mod couple;
 mod extent;
@@ -18,6 +19,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub use board::Board;
+use brief::Sprint;
+use chart::Chart;
 pub use extent::{Counts, Extents, Shape};
 pub use link::{Links, Wanted};
 pub use route::{Port, Route, ports};
@@ -27,7 +30,7 @@ pub use walk::{Blocker, Call, Progress, Walk};
 
 use crate::error::{Error, Kind, Result};
 use crate::health::Home;
-use crate::kernel::Reducer;
+use crate::kernel::{self, Reducer};
 use crate::memory::{Bell, Scratch, View};
 use crate::plan::Plan;
 use crate::transport::{Link, Tag, Watch};
@@ -49,6 +52,23 @@ pub struct Request<'a> {
     pub reducer: Option<&'a Reducer>,
     /// Whether each rank knows only its own edges: then lengths are compared per edge.
     pub edges: bool,
+}
+
+impl Request<'_> {
+    /// Combines what a step reads into what it writes; `finish` where it is the last to do so.
+    #[inline(always)]
+    fn combine(&self, into: &[View<'_>], from: &[View<'_>], finish: bool) {
+        match (from, self.reducer) {
+            ([first, ..], _) if first.is_empty() => {}
+            (&[source], reducer) if reducer.is_none() || !finish => match into {
+                // What lies in its place already is not stored anew.
+                [stored, to @ ..] if stored.same_place(source) && !to.is_empty() => kernel::copy(to, source),
+                _ => kernel::copy(into, source),
+            },
+            (_, Some(reducer)) => reducer.fold(into, from, finish),
+            (_, None) => unreachable!("the prover refuses plans that combine where the collective does not"),
+        }
+    }
 }
 
 /// The links of one communicator and what walking over them needs.
@@ -112,6 +132,28 @@ impl Engine {
         }
     }
 
+    /// Has the route's chart be that of a call; whether [`Engine::sprint`] can walk it from then on, until another
+    /// one is made ready.
+    pub fn make_ready(&mut self, route: &mut Route, request: &Request<'_>) -> bool {
+        let extents = self.survey(route, request);
+        self.over(route, extents.as_ref(), request);
+        let Signature { count, dtype, .. } = request.signature;
+        let streams = *count as usize * dtype.size() > self.overflow / 2;
+        let brief = route.chart.as_ref().is_some_and(|chart| chart.brief.is_some());
+        brief && route.prompt && !request.edges && !streams
+    }
+
+    /// Walks a small call that is ready as far as one comes with a few looks at each step: to the end, or to where
+    /// [`Engine::go_on`] takes over.
+    #[inline(always)]
+    pub fn sprint(&mut self, route: &Route, request: &Request<'_>) -> Result<Option<Walk>> {
+        let Some(chart @ Chart { brief: Some(brief), .. }) = &route.chart else {
+            return Ok(Some(Walk::new(route)));
+        };
+        let Self { links, scratch, patience, .. } = self;
+        Sprint { links, request, route, chart, scratch: scratch.view() }.run(brief, patience.looks())
+    }
+
     /// Gets ready to walk.
     pub fn ride<R>(
         &mut self,
@@ -123,19 +165,19 @@ impl Engine {
         then(&self.over(route, extents.as_ref(), request))
     }
 
-    /// Walks the whole route, on the calling thread.
-    #[inline(always)]
-    pub fn run(&mut self, route: &mut Route, request: &Request<'_>, allowed: Option<Duration>) -> Result<()> {
-        let extents = self.survey(route, request);
-        let ride = self.over(route, extents.as_ref(), request);
-        match ride.sprint()? {
-            None => Ok(()),
-            Some(walk) => ride.go_on(walk, allowed),
-        }
+    /// Walks a route to its end, on the calling thread.
+    #[inline(never)]
+    pub fn go_on(
+        &mut self,
+        walk: Walk,
+        route: &mut Route,
+        request: &Request<'_>,
+        allowed: Option<Duration>,
+    ) -> Result<()> {
+        self.ride(route, request, |ride| ride.go_on(walk, allowed))
     }
 
     /// Has the route's chart be that of a call, or finds the extents of a call that has none.
-    #[inline(always)]
     fn survey<'a>(&self, route: &mut Route, request: &Request<'a>) -> Option<Extents<'a>> {
         let size = request.signature.dtype.size();
         if route.chart.as_ref().is_some_and(|chart| chart.serves(&request.shape, size)) {
@@ -149,7 +191,6 @@ impl Engine {
     }
 
     /// A call over a route; `extents` where it has no chart.
-    #[inline(always)]
     fn over<'a>(
         &'a mut self,
         route: &'a Route,
@@ -186,15 +227,7 @@ pub struct Ride<'a> {
 }
 
 impl Ride<'_> {
-    /// Walks as far as one comes without more than a spin at any step: to the end (then nothing is returned),
-    /// or to where a walk with more patience goes on.
-    #[inline(always)]
-    fn sprint(&self) -> Result<Option<Walk>> {
-        walk::sprint(self.route, self.links, &self.call, self.patience.looks())
-    }
-
     /// Walks to the end, with all patience.
-    #[inline(never)]
     fn go_on(&self, mut walk: Walk, allowed: Option<Duration>) -> Result<()> {
         if let Some(home) = self.home {
             home.settle();

@@ -22,7 +22,9 @@ pub enum Routine {
 impl Routine {
     const POINT_TO_POINT: u8 = u8::MAX;
 
-    fn code(self) -> u8 {
+    /// A number of its own.
+    #[inline]
+    pub fn code(self) -> u8 {
         match self {
             Self::Collective(kind) => kind as u8,
             Self::PointToPoint => Self::POINT_TO_POINT,

@@ -13,24 +13,19 @@ use std::ops::Range;
 use smallvec::{SmallVec, smallvec};
 
 use super::Request;
-use super::chart::{Leg, Place};
+use super::chart::{Bytes, Leg, Place};
 use super::couple;
 use super::extent::Extents;
 use super::link::{Links, Wanted};
 use super::route::{Hop, Move, Operand, Route};
 use super::signature::Signature;
 use crate::error::{Error, Kind, Result};
-use crate::kernel;
 use crate::memory::View;
 use crate::plan::{Memory, Span};
 use crate::transport::{Lent, Tag, Terms};
 
 /// Below this many bytes a copy is cheaper than lending and waiting for the loan's end.
 pub(super) const WORTH_LENDING: usize = 16 << 10;
-
-/// So many looks at a step come without a pause between them: a pause takes about as long as a line between
-/// neighbouring cores.
-const BRISK: u32 = 8;
 
 /// What one call works on.
 #[derive(Clone, Copy)]
@@ -89,37 +84,10 @@ pub(super) enum Tried {
     Blocked(Blocker),
 }
 
-/// Walks a plan of one lane as far as one comes without more than `spins` looks at any step. Then either
-/// everything is done, and there is no walk; or it is returned as it stands. Nearly all of what a small call
-/// costs is spent here, so nothing is kept that only several lanes, several rounds, or a rest would need.
-#[inline(always)]
-pub(super) fn sprint(route: &Route, links: &Links, call: &Call<'_>, spins: u32) -> Result<Option<Walk>> {
-    let ([hops], Some(chart), true, 1) = (&*route.lanes, &route.chart, route.prompt, call.extents.rounds())
-    else {
-        return Ok(Some(Walk::new(route)));
-    };
-    for (step, (hop, leg)) in hops.iter().zip(&chart.legs[0]).enumerate() {
-        let mut looks = 0;
-        while let Tried::Blocked(_) = hop.attempt(leg, 0, links, call)? {
-            looks += 1;
-            if looks > spins {
-                return Ok(Some(Walk::of_one_lane(Cursor { round: 0, step, blocker: None, done: false })));
-            }
-            if looks > BRISK {
-                std::hint::spin_loop();
-            }
-        }
-    }
-    if !route.lends || links.settled(&route.links)? {
-        return Ok(None);
-    }
-    Ok(Some(Walk::of_one_lane(Cursor { round: 1, step: 0, blocker: None, done: true })))
-}
-
 impl Hop {
     /// Tries a step that needs no other lane.
-    #[inline(always)]
-    fn attempt(&self, leg: &Leg, round: usize, links: &Links, call: &Call<'_>) -> Result<Tried> {
+    #[inline]
+    pub(super) fn attempt(&self, leg: &Leg, round: usize, links: &Links, call: &Call<'_>) -> Result<Tried> {
         match self {
             Self::Move(step) => Moving { step, round, call }.attempt(leg, links),
             Self::Signal(to) => signal(links, *to, call),
@@ -140,7 +108,10 @@ impl Hop {
 }
 
 impl Walk {
-    fn of_one_lane(cursor: Cursor) -> Self {
+    /// What is left of a walk of one lane and one round, from a step on.
+    #[cold]
+    pub(super) fn from_step(step: usize) -> Self {
+        let cursor = Cursor { step, ..Cursor::default() };
         Self { cursors: smallvec![cursor], tokens: Tokens::default() }
     }
 
@@ -281,7 +252,7 @@ fn await_signal(links: &Links, at: u32, call: &Call<'_>) -> Result<Tried> {
 
 /// The peeked message is none of this call's.
 #[cold]
-fn mismatch(signature: &Signature, at: u32, links: &Links) -> Error {
+pub(super) fn mismatch(signature: &Signature, at: u32, links: &Links) -> Error {
     let text = signature.contrast(links.at(at).body());
     Error::new(Kind::Mismatch, text).with(links.port(at).peer as usize)
 }
@@ -319,7 +290,7 @@ impl<'c> Moving<'_, 'c> {
             return Ok(tried);
         }
         let none = View::empty();
-        // For steps of these few shapes, which small calls are made of, loops are unrolled.
+        // For the shapes of most steps loops are unrolled.
         match (&leg.sources[..], &leg.places[..]) {
             (from @ [_], into @ [_]) => {
                 self.shift((from, &mut [none; 1]), (into, &mut [none; 1]), leg.len, tag, links)
@@ -354,7 +325,7 @@ impl<'c> Moving<'_, 'c> {
     {
         for (source, view) in iter::zip(sources, &mut *from) {
             *view = match source {
-                Place::Bytes(kind, bytes) => self.call.memories[*kind].part(bytes.clone()),
+                Place::Bytes(Bytes(kind, bytes)) => self.call.memories[*kind].part(bytes.clone()),
                 Place::Link(at) => match links.peek(*at)? {
                     Some(message) if message.digest == tag.digest && message.payload.len() == len => {
                         message.payload
@@ -366,7 +337,7 @@ impl<'c> Moving<'_, 'c> {
         }
         for (place, view) in iter::zip(places, &mut *into) {
             *view = match place {
-                Place::Bytes(kind, bytes) => self.call.memories[*kind].part(bytes.clone()),
+                Place::Bytes(Bytes(kind, bytes)) => self.call.memories[*kind].part(bytes.clone()),
                 Place::Link(at) => {
                     let answers = self.step.answers;
                     let room = if answers { links.answer(*at, len) } else { links.reserve(*at, len) };
@@ -378,7 +349,7 @@ impl<'c> Moving<'_, 'c> {
             };
         }
         match self.step.span.count {
-            1 => self.combine(into, from),
+            1 => self.call.request.combine(into, from, self.step.finish),
             _ => self.combine_blocks(into, from),
         }
         for place in places {
@@ -439,7 +410,7 @@ impl<'c> Moving<'_, 'c> {
     where
         'c: 'v,
     {
-        let Move { sources, places, span, .. } = self.step;
+        let Move { sources, places, span, finish, .. } = self.step;
         let mut start = 0;
         for index in 0..span.count {
             let packed = start..start + self.piece(*span, index).len();
@@ -451,24 +422,7 @@ impl<'c> Moving<'_, 'c> {
                 };
                 iter::zip(operands, whole).map(block).collect()
             };
-            self.combine(&blocks(places, into), &blocks(sources, from));
-        }
-    }
-
-    #[inline(always)]
-    fn combine(&self, into: &[View<'_>], from: &[View<'_>]) {
-        let finish = self.step.finish;
-        match (from, self.call.request.reducer) {
-            ([first, ..], _) if first.is_empty() => {}
-            ([source], reducer) if reducer.is_none() || !finish => match into {
-                // What lies in its place already is not stored anew.
-                [stored, to @ ..] if stored.same_place(*source) && !to.is_empty() => {
-                    kernel::copy(to, *source)
-                }
-                _ => kernel::copy(into, *source),
-            },
-            (_, Some(reducer)) => reducer.fold(into, from, finish),
-            (_, None) => unreachable!("the prover refuses plans that combine where the collective does not"),
+            self.call.request.combine(&blocks(places, into), &blocks(sources, from), *finish);
         }
     }
 }

@@ -119,7 +119,7 @@ impl<'a> View<'a> {
     /// # Panics
     /// Where the range leaves the view.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn part(self, range: Range<usize>) -> Self {
         if range.start > range.end || range.end > self.len() {
             out_of_view(range, self.len());

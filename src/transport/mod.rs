@@ -19,6 +19,7 @@ pub use self::handover::{HANDOVER, Handover};
 use crate::bootstrap::{Door, Node, Tcp};
 use crate::error::{Error, Result};
 use crate::health::Deadline;
+use crate::kernel;
 use crate::memory::{Allocations, Bell, View};
 use crate::topology::{Channel, Cost};
 use local::{Hub, Local};
@@ -106,6 +107,11 @@ pub trait Link: Send {
 
     /// Sends the reserved message of `len` bytes.
     fn commit(&self, len: usize, tag: &Tag) -> Result<()>;
+
+    /// Sends a copy of `payload`, reserved or not; or says that there is no credit.
+    fn send(&self, payload: View<'_>, tag: &Tag) -> Result<bool> {
+        send_copy(self, payload, tag)
+    }
 
     /// The next message, or nothing while none has come whole. It stays until [`Link::release`].
     fn peek(&self) -> Result<Option<Message<'_>>>;
@@ -224,6 +230,13 @@ pub struct Meeting<'a> {
     pub allocations: &'a Arc<Allocations>,
     /// When to give up.
     pub deadline: Deadline,
+}
+
+/// [`Link::send`], for any link.
+fn send_copy<L: Link + ?Sized>(link: &L, payload: View<'_>, tag: &Tag) -> Result<bool> {
+    let Some(place) = link.reserve(payload.len())? else { return Ok(false) };
+    kernel::copy(&[place], payload);
+    link.commit(payload.len(), tag).map(|()| true)
 }
 
 /// A message that no slot holds.

@@ -37,11 +37,12 @@ use super::fifo::{CREDIT, Forged, Reader, SLOT, Writer};
 use super::pool::Pool;
 use super::{
     Handover, Lent, Limits, Link, Meeting, Message, Reason, Tag, Terms, Transport, Watch, not_reserved,
-    too_long,
+    send_copy, too_long,
 };
 use crate::bootstrap::Node;
 use crate::error::{Error, Result};
 use crate::health::Deadline;
+use crate::kernel;
 use crate::memory::{Allocations, Bell, Ringer, Shared, View};
 use crate::sys::os;
 use crate::topology::Cost;
@@ -299,7 +300,7 @@ impl ShmLink {
 
     /// Sends what was written, or lent: fills the header in and shows it.
     #[inline]
-    fn send(&self, index: usize, len: usize, buffer: u32, tag: &Tag) {
+    fn show(&self, index: usize, len: usize, buffer: u32, tag: &Tag) {
         for (word, value) in self.mine().bodies[index].iter().zip(tag.body) {
             word.store(value, Ordering::Relaxed);
         }
@@ -370,13 +371,25 @@ impl Link for ShmLink {
                 ANSWERED
             }
         };
-        self.send(index, len, buffer, tag);
+        self.show(index, len, buffer, tag);
         match room {
             Room::Packed => {}
             Room::Own(buffer) => self.pool.sent(buffer),
             Room::Answer(_) | Room::Borrowed => self.answered.set(true),
         }
         Ok(())
+    }
+
+    fn send(&self, payload: View<'_>, tag: &Tag) -> Result<bool> {
+        let len = payload.len();
+        if len > PACKED {
+            return send_copy(self, payload, tag);
+        }
+        let Some(index) = self.free_header()? else { return Ok(false) };
+        self.reserved.set(None);
+        kernel::copy(&[self.place(self.outgoing(index), Room::Packed, len)], payload);
+        self.show(index, len, 0, tag);
+        Ok(true)
     }
 
     #[inline]
@@ -440,7 +453,7 @@ impl Link for ShmLink {
         let Some(place) = self.loans.lend(piece, whole, self.writer.number()) else { return Ok(Lent::Never) };
         self.reserved.set(None);
         self.outgoing(index).set_words(place);
-        self.send(index, piece.len(), LENT, tag);
+        self.show(index, piece.len(), LENT, tag);
         Ok(Lent::Yes)
     }
 
