@@ -46,6 +46,8 @@ pub(crate) struct Errand {
     pub(super) edges: bool,
     /// The peers of a message between two ranks: to, from.
     pub(super) peers: (Option<u32>, Option<u32>),
+    /// How many elements go there and come from there.
+    pub(super) messages: (usize, usize),
 }
 
 impl PartialEq for Errand {
@@ -61,6 +63,7 @@ impl PartialEq for Errand {
             & (self.commutes == other.commutes)
             & (self.edges == other.edges)
             & (self.peers == other.peers)
+            & (self.messages == other.messages)
     }
 }
 
@@ -145,6 +148,7 @@ impl Ask {
             commutes,
             edges,
             peers: (None, None),
+            messages: (0, 0),
         };
         Self { errand, vectors, own }
     }
@@ -448,6 +452,7 @@ impl Ask {
             commutes: true,
             edges: true,
             peers: (to.map(|rank| rank as u32), from.map(|rank| rank as u32)),
+            messages: (sent, received),
         };
         Ok(Self { errand, vectors: Vectors::Messages { sent, received }, own: Own::Nothing })
     }

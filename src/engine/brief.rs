@@ -89,6 +89,8 @@ impl<'a> Sprint<'a> {
     fn takes(&self, step: usize, form: &Form) -> Result<bool> {
         let Self { links, request, .. } = self;
         match form {
+            // Each edge has a tag of its own.
+            _ if request.edges => self.takes_any(step),
             Form::Send(from, to) => links.send(*to, self.view(from), request.tag),
             // First what the other rank waits for.
             Form::SendAndKeep(from, to, into) => {

@@ -140,7 +140,7 @@ impl Engine {
         let Signature { count, dtype, .. } = request.signature;
         let streams = *count as usize * dtype.size() > self.overflow / 2;
         let brief = route.chart.as_ref().is_some_and(|chart| chart.brief.is_some());
-        brief && route.prompt && !request.edges && !streams
+        brief && route.prompt && !streams
     }
 
     /// Walks a small call that is ready as far as one comes with a few looks at each step: to the end, or to where
