@@ -264,3 +264,34 @@ fn an_operator_that_panics_fails_its_communicator_alone() {
         });
     }
 }
+
+/// What is kept of earlier calls must not be taken for another one's: more calls in turn than are kept, some with
+/// lengths that one rank alone knows.
+#[test]
+fn calls_in_turn_find_their_own_ways() {
+    for transport in ["local", "shm"] {
+        ranks_over(transport, 3, |communicator| {
+            let (rank, mine) = (communicator.rank(), communicator.rank() as u64);
+            for turn in 1..4 {
+                for count in 1..90 {
+                    let (input, mut sum) = (vec![mine + count as u64; count], vec![0; count]);
+                    communicator.all_reduce(&input, &mut sum, ReduceOp::Sum).unwrap();
+                    assert_eq!(sum, vec![3 + 3 * count as u64; count]);
+                    let counts = [count, turn, 90 - count];
+                    let all: usize = counts.iter().sum();
+                    let mut gathered = vec![9; if rank == 0 { all } else { 0 }];
+                    communicator.gather_v(&vec![mine; counts[rank]], &mut gathered, &counts, 0).unwrap();
+                    let expected = [0u64, 1, 2].map(|rank| vec![rank; counts[rank as usize]]).concat();
+                    assert!(rank > 0 || gathered == expected);
+                    // Nothing in between: only the lengths differ from the call before.
+                    for counts in [counts, [2 * count, 2 * turn, 1], counts] {
+                        let whole = [0u64, 1, 2].map(|rank| vec![rank; counts[rank as usize]]).concat();
+                        let mut block = vec![9; counts[rank]];
+                        communicator.scatter_v(&whole, &counts, &mut block, 0).unwrap();
+                        assert_eq!(block, vec![mine; counts[rank]]);
+                    }
+                }
+            }
+        });
+    }
+}

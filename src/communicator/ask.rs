@@ -46,8 +46,8 @@ pub(crate) struct Errand {
     pub(super) edges: bool,
     /// The peers of a message between two ranks: to, from.
     pub(super) peers: (Option<u32>, Option<u32>),
-    /// How many elements go there and come from there.
-    pub(super) messages: (usize, usize),
+    /// How many elements this rank's input and output have, where only it knows.
+    pub(super) lengths: (usize, usize),
 }
 
 impl PartialEq for Errand {
@@ -63,7 +63,19 @@ impl PartialEq for Errand {
             & (self.commutes == other.commutes)
             & (self.edges == other.edges)
             & (self.peers == other.peers)
-            & (self.messages == other.messages)
+            & (self.lengths == other.lengths)
+    }
+}
+
+impl Errand {
+    /// Its place among so many: hardly ever that of another errand of the same program.
+    pub(super) fn place(&self, places: usize) -> usize {
+        let Self { count, counts, root, routine, dtype, op, peers, lengths, .. } = *self;
+        let kind = [routine.code(), dtype as u8, op.map_or(u8::MAX, |op| op as u8)].map(u64::from);
+        let words = [count as u64, counts, u64::from(root), lengths.0 as u64, lengths.1 as u64];
+        let [to, from] = [peers.0, peers.1].map(|peer| peer.map_or(u64::MAX, u64::from));
+        let hash = words.into_iter().chain(kind).chain([to, from]).fold(0, mix);
+        hash as usize % places
     }
 }
 
@@ -138,6 +150,10 @@ impl Ask {
             Vectors::Messages { .. } => (0, 0, true),
             Vectors::Ragged(ragged) => ragged.agreed(),
         };
+        let lengths = match &vectors {
+            Vectors::Ragged(ragged) => ragged.lengths(),
+            _ => (0, 0),
+        };
         let errand = Errand {
             count,
             counts,
@@ -148,7 +164,7 @@ impl Ask {
             commutes,
             edges,
             peers: (None, None),
-            messages: (0, 0),
+            lengths,
         };
         Self { errand, vectors, own }
     }
@@ -208,6 +224,15 @@ impl Ragged {
                 let ((input, only_input), (output, only_output)) = (input.counts(), output.counts());
                 Shape::Ranked { input, output, only_input, only_output }
             }
+        }
+    }
+
+    /// How long the one block on each side is, where this rank knows no other.
+    fn lengths(&self) -> (usize, usize) {
+        let length = |known: &Known| if let Known::Mine { count, .. } = known { *count } else { 0 };
+        match self {
+            Self::Ends { .. } => (0, 0),
+            Self::Edges { input, output } => (length(input), length(output)),
         }
     }
 
@@ -452,7 +477,7 @@ impl Ask {
             commutes: true,
             edges: true,
             peers: (to.map(|rank| rank as u32), from.map(|rank| rank as u32)),
-            messages: (sent, received),
+            lengths: (sent, received),
         };
         Ok(Self { errand, vectors: Vectors::Messages { sent, received }, own: Own::Nothing })
     }

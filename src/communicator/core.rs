@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::ask::{Ask, Errand, Own};
 use super::choice::{self, Choice, Explanation, Settings};
 use super::context::Context;
+use super::trips::{Trip, Trips};
 use crate::algorithm;
 use crate::algorithm::choose::Needs;
 use crate::engine::{
-    Board, Engine, Request, Ride, Route, Routine, Shape, Signature, Stamp, Tenancy, Wait, Walk, aborted, mix,
+    Board, Course, Engine, Request, Ride, Route, Routine, Shape, Signature, Tenancy, Wait, Walk, aborted, mix,
 };
 use crate::error::{Error, Kind, Result};
 use crate::health::{Deadline, Home};
@@ -63,19 +64,6 @@ impl Errand {
     }
 }
 
-/// A call's way. Most calls are like the one before, and take the same but for the number.
-#[derive(Debug)]
-struct Trip {
-    errand: Errand,
-    route: usize,
-    signature: Signature,
-    stamp: Stamp,
-    /// How to combine, where the errand says all about it.
-    reducer: Option<Reducer>,
-    /// Whether its route is ready for a sprint.
-    sprints: bool,
-}
-
 /// The algorithm of the barrier by which ranks agree on a call before they open links for it: few links
 /// for each rank, and every rank hears of every other one in few hops.
 const AGREEMENT: &str = "doubling";
@@ -92,7 +80,7 @@ pub(crate) struct Core {
     /// The input times its factor, for pre-multiplied sums.
     prescaled: Scratch,
     settings: Settings,
-    trip: Option<Trip>,
+    trips: Trips,
 }
 
 impl Core {
@@ -120,7 +108,7 @@ impl Core {
             failed: None,
             prescaled: Scratch::default(),
             settings,
-            trip: None,
+            trips: Trips::default(),
         })
     }
 
@@ -130,7 +118,7 @@ impl Core {
 
     /// The settings, to be changed: the next call chooses anew.
     pub(super) fn settings_mut(&mut self) -> &mut Settings {
-        self.trip = None;
+        self.trips = Trips::default();
         &mut self.settings
     }
 
@@ -141,7 +129,7 @@ impl Core {
     /// Whether a call is like the last one, but for its memory.
     #[inline(always)]
     pub(super) fn repeats(&self, ask: &Ask) -> bool {
-        self.trip.as_ref().is_some_and(|trip| trip.errand == ask.errand)
+        self.trips.current().is_some_and(|trip| trip.errand == ask.errand)
     }
 
     /// Runs a call to its end, on the calling thread.
@@ -169,9 +157,8 @@ impl Core {
 
     #[inline(always)]
     fn walk(&mut self, ask: &Ask, views: (View<'_>, View<'_>)) -> Result<()> {
-        let sprints = self.trip.as_ref().is_some_and(|trip| trip.sprints);
-        let (engine, route, request) = self.call(ask, views);
-        match if sprints { engine.sprint(route, &request)? } else { Some(Walk::new(route)) } {
+        let (engine, course, request) = self.call(ask, views);
+        match engine.sprint(course, &request)? {
             None => Ok(()),
             Some(walk) => self.go_on(walk, ask, views),
         }
@@ -181,13 +168,13 @@ impl Core {
     #[inline(never)]
     fn go_on(&mut self, walk: Walk, ask: &Ask, views: (View<'_>, View<'_>)) -> Result<()> {
         let allowed = self.settings.deadline;
-        let (engine, route, request) = self.call(ask, views);
-        engine.go_on(walk, route, &request, allowed)
+        let (engine, course, request) = self.call(ask, views);
+        engine.go_on(walk, course, &request, allowed)
     }
 
     /// Finds the route of a call, opening its links where they are not open yet.
     pub(super) fn begin(&mut self, ask: &Ask, input: View<'_>) -> Result<()> {
-        if self.repeats(ask) {
+        if self.repeats(ask) || self.trips.resume(&ask.errand) {
             return self.begin_again(ask, input);
         }
         if let Some(error) = &self.failed {
@@ -203,7 +190,7 @@ impl Core {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        let trip = self.trip.as_mut().expect("there was a call");
+        let trip = self.trips.current_mut().expect("there was a call");
         let sequence = self.sequence + trip.errand.counts_as();
         let number = trip.errand.number(sequence);
         trip.signature.sequence = number;
@@ -227,7 +214,7 @@ impl Core {
 
     #[inline(never)]
     fn prescale(&mut self, input: View<'_>, factor: [u8; 8]) {
-        let Some(reducer) = self.trip.as_mut().and_then(|trip| trip.reducer.as_mut()) else { return };
+        let Some(reducer) = self.trips.current_mut().and_then(|trip| trip.reducer.as_mut()) else { return };
         reducer.set_factor(factor);
         self.prescaled.ensure(input.len());
         reducer.prescale(self.prescaled.view().part(0..input.len()), input);
@@ -253,12 +240,11 @@ impl Core {
                 opened.map_err(|error| self.fail_as(error, &signature))?
             }
         };
-        self.trip = Some(Trip { errand, route, signature, stamp, reducer, sprints: false });
-        let (engine, route, request) = self.call(ask, (View::empty(), View::empty()));
-        let sprints = engine.make_ready(route, &request);
-        if let Some(trip) = &mut self.trip {
-            trip.sprints = sprints;
-        }
+        let trip = Trip { errand, route, signature, stamp, reducer, chart: None };
+        self.trips.begin(trip);
+        let (engine, Course { route, .. }, request) = self.call(ask, (View::empty(), View::empty()));
+        let chart = engine.chart(route, &request);
+        self.trips.current_mut().expect("it has begun").chart = chart;
         Ok(())
     }
 
@@ -269,8 +255,9 @@ impl Core {
         &'a mut self,
         ask: &'a Ask,
         (input, output): (View<'a>, View<'a>),
-    ) -> (&'a mut Engine, &'a mut Route, Request<'a>) {
-        let Trip { route, signature, stamp, reducer, .. } = self.trip.as_ref().expect("a call has begun");
+    ) -> (&'a mut Engine, Course<'a>, Request<'a>) {
+        let Trip { route, signature, stamp, reducer, chart, .. } =
+            self.trips.current().expect("a call has begun");
         // What the plan reads as the input: the caller's, or what was made of it.
         let (input, reducer) = match &ask.own {
             Own::Nothing => (input, reducer.as_ref()),
@@ -286,7 +273,7 @@ impl Core {
             reducer,
             edges: ask.errand.edges,
         };
-        (&mut self.engine, &mut self.routes[*route].1, request)
+        (&mut self.engine, Course { route: &self.routes[*route].1, chart: chart.as_ref() }, request)
     }
 
     /// Gets ready to walk the call that has begun.
@@ -296,13 +283,13 @@ impl Core {
         views: (View<'_>, View<'_>),
         then: impl FnOnce(&Ride<'_>) -> R,
     ) -> R {
-        let (engine, route, request) = self.call(ask, views);
-        engine.ride(route, &request, then)
+        let (engine, course, request) = self.call(ask, views);
+        engine.ride(course, &request, then)
     }
 
     /// The cursors of the call that has begun, and its waiting.
     pub(super) fn set_out(&self) -> (Walk, Wait) {
-        let trip = self.trip.as_ref().expect("a call has begun");
+        let trip = self.trips.current().expect("a call has begun");
         let walk = Walk::new(&self.routes[trip.route].1);
         (walk, Wait::new(self.engine.patience(), self.settings.deadline))
     }
@@ -316,7 +303,7 @@ impl Core {
     /// return this error too.
     #[cold]
     pub(super) fn fail(&mut self, error: Error) -> Error {
-        let signature = self.trip.as_ref().expect("a call has begun").signature;
+        let signature = self.trips.current().expect("a call has begun").signature;
         self.fail_as(error, &signature)
     }
 
@@ -347,8 +334,9 @@ impl Core {
         let (input, output, edges) = (none, none, ask.errand.edges);
         let (signature, tag) = (&signature, &signature.tag());
         let request = Request { signature, tag, shape, input, output, reducer: None, edges };
-        let route = &mut self.routes[route].1;
-        self.engine.go_on(Walk::new(route), route, &request, self.settings.deadline)?;
+        let route = &self.routes[route].1;
+        let course = Course { route, chart: None };
+        self.engine.go_on(Walk::new(route), course, &request, self.settings.deadline)?;
         self.find(wanted).map_or_else(|| self.open(wanted), Ok)
     }
 

@@ -9,6 +9,7 @@ mod group;
 mod progress;
 mod scope;
 mod start;
+mod trips;
 mod work;
 
 use std::sync::Arc;

@@ -1,16 +1,15 @@
 //! A route at one size: where the bytes of each step's first round lie.
 //!
-//! Most calls have the shape of the one before, and most have no second round: so the route keeps the last
-//! chart, and a small call finds its bytes without arithmetic.
+//! Calls have the shapes of earlier ones, and most have no second round: so a chart is kept, and a small call finds
+//! its bytes without arithmetic.
 
 use std::ops::Range;
 
 use smallvec::SmallVec;
 
 use super::brief::Brief;
-use super::extent::{Extents, Shape};
-use super::route::{Hop, Move, Operand};
-use crate::plan::Plan;
+use super::extent::Extents;
+use super::route::{Hop, Move, Operand, Route};
 
 /// Where the bytes of one step lie, in one round.
 #[derive(Clone, Debug, Default)]
@@ -53,8 +52,6 @@ impl Leg {
 /// See the module.
 #[derive(Debug)]
 pub struct Chart {
-    shape: Shape<'static>,
-    size: usize,
     /// The map that it was drawn from.
     pub extents: Extents<'static>,
     /// By lane and step; steps that move nothing have an empty one.
@@ -64,21 +61,14 @@ pub struct Chart {
 }
 
 impl Chart {
-    /// The chart of these lanes, for elements of `size` bytes and messages of at most `slot`.
-    pub fn new(plan: &Plan, lanes: &[Vec<Hop>], shape: Shape<'static>, size: usize, slot: usize) -> Self {
-        let extents = Extents::new(plan, shape, size, slot);
+    /// The chart of a route.
+    pub fn new(route: &Route, extents: Extents<'static>) -> Self {
         let leg = |hop: &Hop| hop.leg(&extents, 0);
-        let legs: Vec<Vec<_>> = lanes.iter().map(|hops| hops.iter().map(leg).collect()).collect();
-        let brief = match (lanes, &legs[..], extents.rounds()) {
-            ([hops], [legs], 1) => Some(Brief::new(hops, legs)),
+        let legs: Vec<Vec<_>> = route.lanes.iter().map(|hops| hops.iter().map(leg).collect()).collect();
+        let brief = match (&route.lanes[..], &legs[..], extents.rounds()) {
+            ([hops], [legs], 1) if route.prompt => Some(Brief::new(hops, legs)),
             _ => None,
         };
-        Self { shape, size, extents, legs, brief }
-    }
-
-    /// Whether it is that of a call.
-    #[inline(always)]
-    pub fn serves(&self, shape: &Shape<'_>, size: usize) -> bool {
-        self.shape == *shape && self.size == size
+        Self { extents, legs, brief }
     }
 }

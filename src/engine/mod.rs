@@ -18,9 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-pub use board::Board;
 use brief::Sprint;
-use chart::Chart;
+
+pub use board::Board;
+pub use chart::Chart;
 pub use extent::{Counts, Extents, Shape};
 pub use link::{Links, Wanted};
 pub use route::{Port, Route, ports};
@@ -132,23 +133,31 @@ impl Engine {
         }
     }
 
-    /// Has the route's chart be that of a call; whether [`Engine::sprint`] can walk it from then on, until another
-    /// one is made ready.
-    pub fn make_ready(&mut self, route: &mut Route, request: &Request<'_>) -> bool {
-        let extents = self.survey(route, request);
-        self.over(route, extents.as_ref(), request);
-        let Signature { count, dtype, .. } = request.signature;
-        let streams = *count as usize * dtype.size() > self.overflow / 2;
-        let brief = route.chart.as_ref().is_some_and(|chart| chart.brief.is_some());
-        brief && route.prompt && !streams
+    /// The chart of a route for a call's shape, if that borrows nothing.
+    pub fn chart(&mut self, route: &Route, request: &Request<'_>) -> Option<Chart> {
+        let (shape, size) = (request.shape.lasting()?, request.signature.dtype.size());
+        let extents = Extents::new(&route.plan, shape, size, self.slot);
+        self.make_room(route, &extents);
+        let mut chart = Chart::new(route, extents);
+        // A sprint streams nothing.
+        if request.signature.count as usize * size > self.overflow / 2 {
+            chart.brief = None;
+        }
+        Some(chart)
     }
 
-    /// Walks a small call that is ready as far as one comes with a few looks at each step: to the end, or to where
+    fn make_room(&mut self, route: &Route, extents: &Extents<'_>) {
+        if route.plan.scratch > 0 {
+            self.scratch.ensure(extents.bank() * usize::from(route.plan.scratch));
+        }
+    }
+
+    /// Walks a small call as far as one comes with a few looks at each step: to the end, or to where
     /// [`Engine::go_on`] takes over.
     #[inline(always)]
-    pub fn sprint(&mut self, route: &Route, request: &Request<'_>) -> Result<Option<Walk>> {
-        let Some(chart @ Chart { brief: Some(brief), .. }) = &route.chart else {
-            return Ok(Some(Walk::new(route)));
+    pub fn sprint(&mut self, course: Course<'_>, request: &Request<'_>) -> Result<Option<Walk>> {
+        let Course { route, chart: Some(chart @ Chart { brief: Some(brief), .. }) } = course else {
+            return Ok(Some(Walk::new(course.route)));
         };
         let Self { links, scratch, patience, .. } = self;
         Sprint { links, request, route, chart, scratch: scratch.view() }.run(brief, patience.looks())
@@ -157,52 +166,21 @@ impl Engine {
     /// Gets ready to walk.
     pub fn ride<R>(
         &mut self,
-        route: &mut Route,
+        course: Course<'_>,
         request: &Request<'_>,
         then: impl FnOnce(&Ride<'_>) -> R,
     ) -> R {
-        let extents = self.survey(route, request);
-        then(&self.over(route, extents.as_ref(), request))
-    }
-
-    /// Walks a route to its end, on the calling thread.
-    #[inline(never)]
-    pub fn go_on(
-        &mut self,
-        walk: Walk,
-        route: &mut Route,
-        request: &Request<'_>,
-        allowed: Option<Duration>,
-    ) -> Result<()> {
-        self.ride(route, request, |ride| ride.go_on(walk, allowed))
-    }
-
-    /// Has the route's chart be that of a call, or finds the extents of a call that has none.
-    fn survey<'a>(&self, route: &mut Route, request: &Request<'a>) -> Option<Extents<'a>> {
-        let size = request.signature.dtype.size();
-        if route.chart.as_ref().is_some_and(|chart| chart.serves(&request.shape, size)) {
-            return None;
-        }
-        route.survey(&request.shape, size, self.slot);
-        match route.chart {
-            Some(_) => None,
-            None => Some(Extents::new(&route.plan, request.shape, size, self.slot)),
-        }
-    }
-
-    /// A call over a route; `extents` where it has no chart.
-    fn over<'a>(
-        &'a mut self,
-        route: &'a Route,
-        extents: Option<&'a Extents<'a>>,
-        request: &'a Request<'a>,
-    ) -> Ride<'a> {
+        let Course { route, chart } = course;
+        let own;
+        let extents = match chart {
+            Some(chart) => &chart.extents,
+            None => {
+                own = Extents::new(&route.plan, request.shape, request.signature.dtype.size(), self.slot);
+                self.make_room(route, &own);
+                &own
+            }
+        };
         let Self { links, scratch, bell, patience, home, overflow, abort, .. } = self;
-        let charted = route.chart.as_ref().map(|chart| &chart.extents);
-        let extents = extents.or(charted).expect("a call without a chart has extents of its own");
-        if route.plan.scratch > 0 {
-            scratch.ensure(extents.bank() * usize::from(route.plan.scratch));
-        }
         let (input, mut output) = (request.input, request.output);
         let in_place = output.same_place(input);
         let vectors = if in_place { output.len() } else { input.len() + output.len() };
@@ -211,13 +189,34 @@ impl Engine {
         }
         let board = route.board.as_ref().map_or_else(View::empty, Board::view);
         let call = Call { request, extents, memories: [input, output, scratch.view(), board] };
-        Ride { route, links, call, bell, abort, patience: *patience, home: home.as_ref() }
+        then(&Ride { course, links, call, bell, abort, patience: *patience, home: home.as_ref() })
     }
+
+    /// Walks a route to its end, on the calling thread.
+    #[inline(never)]
+    pub fn go_on(
+        &mut self,
+        walk: Walk,
+        course: Course<'_>,
+        request: &Request<'_>,
+        allowed: Option<Duration>,
+    ) -> Result<()> {
+        self.ride(course, request, |ride| ride.go_on(walk, allowed))
+    }
+}
+
+/// A route, and its chart for a call's shape, if there is one.
+#[derive(Clone, Copy)]
+pub struct Course<'a> {
+    /// The route.
+    pub route: &'a Route,
+    /// Drawn by [`Engine::chart`].
+    pub chart: Option<&'a Chart>,
 }
 
 /// One call over one route.
 pub struct Ride<'a> {
-    route: &'a Route,
+    course: Course<'a>,
     links: &'a Links,
     call: Call<'a>,
     bell: &'a Bell,
@@ -249,13 +248,13 @@ impl Ride<'_> {
 
     /// What to do while nothing moves.
     pub fn wait(&self, walk: &Walk, wait: &mut Wait) -> Next {
-        let neighbour = self.links.crowded() && walk.needs_neighbour(self.route, self.links);
+        let neighbour = self.links.crowded() && walk.needs_neighbour(self.course.route, self.links);
         wait.next(self.abort, neighbour)
     }
 
     /// Takes every step that can be taken now.
     pub fn advance(&self, walk: &mut Walk) -> Result<Progress> {
-        walk.advance(self.route, self.links, &self.call)
+        walk.advance(self.course, self.links, &self.call)
     }
 
     /// Sleeps until a peer rings or a socket stirs, at most `nap`; then looks whether peers still live.
@@ -273,7 +272,7 @@ impl Ride<'_> {
     /// The descriptors that must wake a sleeper on this walk.
     pub fn watches(&self, walk: &Walk) -> Vec<Watch> {
         // What was sent but still waits in this process must go out, whoever is waited for.
-        let unsent = self.links.watches(&self.route.links).filter(|watch| watch.write);
+        let unsent = self.links.watches(&self.course.route.links).filter(|watch| watch.write);
         self.links.watches(&waited_for(walk)).chain(unsent).collect()
     }
 

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 
 use super::board::Board;
-use super::chart::Chart;
-use super::extent::Shape;
 use super::link::Links;
 use crate::plan::{Memory, Plan, Source, Span, Step, given};
 use crate::topology::Channel;
@@ -107,8 +105,6 @@ pub struct Route {
     pub lends: bool,
     /// Whether a step of it reads the caller's vectors. Where none does, it does not matter that they are one.
     pub reads: bool,
-    /// At the size of the last call, if its shape borrows nothing.
-    pub chart: Option<Chart>,
 }
 
 /// The streams that a plan needs, in ascending order.
@@ -139,13 +135,7 @@ impl Route {
         let reads = lanes.iter().flatten().any(|hop| matches!(hop, Hop::Move(step) if step.reads_vectors()));
         let used: Vec<u32> = ports(&plan).into_iter().map(link).collect();
         let prompt = used.iter().all(|&at| links.at(at).watch().is_none());
-        Self { plan, lanes, links: used, board, prompt, lends, reads, chart: None }
-    }
-
-    /// Draws the chart for a call's shape, if that borrows nothing.
-    #[cold]
-    pub fn survey(&mut self, shape: &Shape<'_>, size: usize, slot: usize) {
-        self.chart = shape.lasting().map(|shape| Chart::new(&self.plan, &self.lanes, shape, size, slot));
+        Self { plan, lanes, links: used, board, prompt, lends, reads }
     }
 }
 

@@ -12,13 +12,13 @@ use std::ops::Range;
 
 use smallvec::{SmallVec, smallvec};
 
-use super::Request;
 use super::chart::{Bytes, Leg, Place};
 use super::couple;
 use super::extent::Extents;
 use super::link::{Links, Wanted};
 use super::route::{Hop, Move, Operand, Route};
 use super::signature::Signature;
+use super::{Course, Request};
 use crate::error::{Error, Kind, Result};
 use crate::memory::View;
 use crate::plan::{Memory, Span};
@@ -125,11 +125,12 @@ impl Walk {
     }
 
     /// Takes every step that can be taken now.
-    pub fn advance(&mut self, route: &Route, links: &Links, call: &Call<'_>) -> Result<Progress> {
+    pub fn advance(&mut self, course: Course<'_>, links: &Links, call: &Call<'_>) -> Result<Progress> {
+        let Course { route, chart } = course;
         let Self { cursors, tokens } = self;
         let (mut moved, mut done) = (false, true);
         for (lane, (cursor, hops)) in cursors.iter_mut().zip(&route.lanes).enumerate() {
-            let legs = route.chart.as_ref().map_or(&[][..], |chart| &chart.legs[lane]);
+            let legs = chart.map_or(&[][..], |chart| &chart.legs[lane]);
             moved |= cursor.advance(lane as u8, (hops, legs), tokens, links, call)?;
             done &= cursor.done;
         }
