@@ -24,6 +24,7 @@ struct Region {
 const REGIONS: &[Region] = &[
     Region { name: "all_reduce-8B", repetitions: 2000, run: |times| all_reduce(2, times) },
     Region { name: "all_reduce-64KiB", repetitions: 200, run: |times| all_reduce(16 << 10, times) },
+    Region { name: "all_reduce-8B-16B", repetitions: 2000, run: in_turn },
     Region { name: "send_recv-self-8B", repetitions: 2000, run: send_recv },
     Region { name: "message-8B", repetitions: 2000, run: message },
     Region { name: "ring-plan-16-ranks", repetitions: 100, run: ring_plan },
@@ -63,6 +64,19 @@ fn all_reduce(count: usize, times: u32) {
     repeat(times, || {
         communicator.all_reduce(black_box(&input), &mut output, ReduceOp::Sum).expect("nothing fails here");
         black_box(&output);
+    });
+}
+
+/// Two all-reduces in turn.
+fn in_turn(times: u32) {
+    let mut communicator = alone();
+    let (input, mut output) = ([1.0f32; 4], [0.0f32; 4]);
+    repeat(times, || {
+        for count in [2, 4] {
+            let (input, output) = (&black_box(&input)[..count], &mut output[..count]);
+            communicator.all_reduce(input, output, ReduceOp::Sum).expect("nothing fails here");
+            black_box(output);
+        }
     });
 }
 

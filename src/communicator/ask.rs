@@ -71,10 +71,11 @@ impl Errand {
     /// Its place among so many: hardly ever that of another errand of the same program.
     pub(super) fn place(&self, places: usize) -> usize {
         let Self { count, counts, root, routine, dtype, op, peers, lengths, .. } = *self;
-        let kind = [routine.code(), dtype as u8, op.map_or(u8::MAX, |op| op as u8)].map(u64::from);
-        let words = [count as u64, counts, u64::from(root), lengths.0 as u64, lengths.1 as u64];
-        let [to, from] = [peers.0, peers.1].map(|peer| peer.map_or(u64::MAX, u64::from));
-        let hash = words.into_iter().chain(kind).chain([to, from]).fold(0, mix);
+        let codes = [routine.code(), dtype as u8, op.map_or(u8::MAX, |op| op as u8), root as u8];
+        let [to, from] = [peers.0, peers.1].map(|peer| peer.unwrap_or(u32::MAX));
+        let kind = u64::from(u32::from_le_bytes(codes)) << 32 | u64::from(to ^ from.rotate_left(16));
+        let lengths = lengths.0 as u64 ^ (lengths.1 as u64).rotate_left(32);
+        let hash = mix(mix(count as u64 ^ counts, kind), lengths);
         hash as usize % places
     }
 }

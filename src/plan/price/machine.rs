@@ -37,7 +37,7 @@ pub struct Core {
 }
 
 impl Core {
-    /// As measured on Zen 5, all-reduces of two ranks of 4 KiB to 4 MiB; the switch is a yield.
+    /// As measured on Zen 4, all-reduces of two ranks of 4 KiB to 4 MiB; the switch is a yield.
     pub const MEASURED: Self = Self { step_ns: 25, switch_ns: 700, touch_per_us: 140_000, cache: 1 << 20 };
 
     /// Picoseconds to begin a step.
