@@ -30,8 +30,17 @@ fn at_roots(kind: CollectiveKind, ranks: usize) -> Vec<Collective> {
     roots.into_iter().map(|root| kind.at(root)).collect()
 }
 
-/// The hosts worth telling apart: with a core for each rank, and with fewer where that makes a difference.
+/// The hosts worth telling apart: one with a core for each rank, and with fewer, or several of them, where that makes
+/// a difference.
 fn topologies(algorithm: &dyn Algorithm, ranks: usize) -> Vec<Topology> {
+    if algorithm.name() == "hierarchical" {
+        let run = |length: usize| (0..ranks).map(|rank| (rank - rank % length) as u32).collect();
+        let in_turn = |hosts: usize| (0..ranks).map(|rank| (rank % hosts) as u32).collect();
+        let growing = |rank: usize| (1..).map(|host| host * host).take_while(|&first| first <= rank).last();
+        let uneven = (0..ranks).map(|rank| growing(rank).unwrap_or(0) as u32).collect();
+        let hosts = [run(ranks), run(1), run(2), run(ranks.div_ceil(2)), in_turn(3.min(ranks)), uneven];
+        return hosts.map(Topology::new).into();
+    }
     let mut cores = if algorithm.uses_board() { vec![ranks, ranks / 2, 3, 2, 1] } else { vec![ranks] };
     cores.retain(|&cores| 0 < cores && cores <= ranks);
     cores.dedup();

@@ -12,6 +12,7 @@ pub mod choose;
 mod direct;
 mod doubling;
 mod halving;
+mod hierarchical;
 mod pairwise;
 mod ring;
 mod tree;
@@ -74,6 +75,7 @@ pub const ALL: &[&dyn Algorithm] = &[
     &bruck::Bruck,
     &halving::Halving,
     &ring::Ring,
+    &hierarchical::Hierarchical,
     &pairwise::Pairwise,
     &board::Board,
 ];

@@ -1,0 +1,145 @@
+//! Hosts that are network namespaces, on one switch.
+//!
+//! ```text
+//!   host 0                host 1              switch (a namespace of its own)
+//!   eth0 10.77.0.1        eth0 10.77.0.2      bridge ── port0, port1, ...
+//!     └───────── veth ──────┼──────────────────── port0
+//!                           └──────────────────── port1
+//! ```
+//! Neither loopback nor abstract UNIX sockets cross them, so ranks in different ones are on different hosts; nothing
+//! outside them is touched. They are named after this process, and go with the test: what a process that was killed
+//! has left behind, the next one takes away.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// See the module.
+pub(crate) struct Net {
+    name: String,
+    hosts: usize,
+}
+
+/// What names of namespaces begin with.
+const PREFIX: &str = "kolo-hosts";
+
+impl Net {
+    /// So many hosts for the test of that name, each with a link of that rate (such as `1gbit`); nothing, and a line
+    /// that says why, where this process may not make them.
+    pub(crate) fn new(test: &str, hosts: usize, rate: Option<&str>) -> Option<Self> {
+        let name = format!("{PREFIX}-{}-{test}", std::process::id());
+        if let Err(why) = may_make_namespaces(&name) {
+            eprintln!("skipped: {why}");
+            return None;
+        }
+        sweep();
+        // Made whole or taken away whole: whatever fails from here on drops it.
+        let net = Self { name, hosts };
+        let switch = net.switch();
+        ip(&format!("netns add {switch}"));
+        ip(&format!("-n {switch} link add bridge type bridge"));
+        ip(&format!("-n {switch} link set bridge up"));
+        for host in 0..hosts {
+            let name = net.host(host);
+            ip(&format!("netns add {name}"));
+            ip(&format!("-n {switch} link add port{host} type veth peer name eth0 netns {name}"));
+            ip(&format!("-n {switch} link set port{host} master bridge up"));
+            ip(&format!("-n {name} address add {}/24 dev eth0", net.address(host)));
+            ip(&format!("-n {name} link set lo up"));
+            ip(&format!("-n {name} link set eth0 up"));
+            if let Some(rate) = rate {
+                let shaping = format!("root tbf rate {rate} burst 128k latency 50ms");
+                run("tc", &format!("-n {name} qdisc add dev eth0 {shaping}"));
+                run("tc", &format!("-n {switch} qdisc add dev port{host} {shaping}"));
+            }
+        }
+        Some(net)
+    }
+
+    /// A name that no other net has.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn switch(&self) -> String {
+        format!("{}-switch", self.name)
+    }
+
+    fn host(&self, host: usize) -> String {
+        format!("{}-{host}", self.name)
+    }
+
+    /// Where a host can be reached by the others.
+    pub(crate) fn address(&self, host: usize) -> String {
+        format!("10.77.0.{}", host + 1)
+    }
+
+    /// A program that is to run on a host, in the stead of that command.
+    pub(crate) fn on(&self, host: usize, command: &Command) -> Command {
+        let mut there = Command::new("ip");
+        there.args(["netns", "exec", &self.host(host)]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => there.env(name, value),
+                None => there.env_remove(name),
+            };
+        }
+        there
+    }
+
+    /// How many bytes a host has sent on its link.
+    pub(crate) fn sent(&self, host: usize) -> u64 {
+        let name = self.host(host);
+        let text = run("ip", &format!("netns exec {name} cat /sys/class/net/eth0/statistics/tx_bytes"));
+        text.trim().parse().expect("a counter is a number")
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        // With a namespace goes all that is in it; a link goes with either end.
+        let hosts = (0..self.hosts).map(|host| self.host(host));
+        hosts.chain([self.switch()]).for_each(|name| remove(&name));
+    }
+}
+
+/// Namespaces are for root, and made by iproute2; some sandboxes allow root none.
+fn may_make_namespaces(name: &str) -> Result<(), String> {
+    let missing = |program: &str| Command::new(program).arg("-V").output().is_err();
+    if let Some(program) = ["ip", "tc"].into_iter().find(|program| missing(program)) {
+        assert!(std::env::var_os("CI").is_none(), "{program} (Debian package iproute2) is not installed");
+        return Err(format!("{program} (Debian package iproute2) is not installed"));
+    }
+    let made = Command::new("ip").args(["netns", "add", name]).output().expect("it was run before");
+    remove(name);
+    match made.status.success() {
+        true => Ok(()),
+        false => Err(format!("no network namespace: {}", String::from_utf8_lossy(&made.stderr).trim())),
+    }
+}
+
+/// Takes away the namespaces of processes that have ended.
+fn sweep() {
+    for name in run("ip", "netns list").lines().filter_map(|line| line.split_whitespace().next()) {
+        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').nth(1));
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            remove(name);
+        }
+    }
+}
+
+fn remove(name: &str) {
+    // One that is not there is gone.
+    let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
+}
+
+fn ip(arguments: &str) {
+    run("ip", arguments);
+}
+
+fn run(program: &str, arguments: &str) -> String {
+    let output = Command::new(program).args(arguments.split_whitespace()).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments}: {errors}");
+    String::from_utf8(output.stdout).expect("text")
+}
