@@ -290,8 +290,8 @@ impl Core {
     /// The cursors of the call that has begun, and its waiting.
     pub(super) fn set_out(&self) -> (Walk, Wait) {
         let trip = self.trips.current().expect("a call has begun");
-        let walk = Walk::new(&self.routes[trip.route].1);
-        (walk, Wait::new(self.engine.patience(), self.settings.deadline))
+        let route = &self.routes[trip.route].1;
+        (Walk::new(route), Wait::new(self.engine.patience(route), self.settings.deadline))
     }
 
     /// Set by whoever aborts the communicator.

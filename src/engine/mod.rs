@@ -99,9 +99,9 @@ impl Engine {
         &self.bell
     }
 
-    /// How long this engine tries before it sleeps.
-    pub fn patience(&self) -> Patience {
-        self.patience
+    /// How long this engine tries on a route before it sleeps.
+    pub fn patience(&self, route: &Route) -> Patience {
+        if route.prompt { self.patience } else { self.patience.over_sockets() }
     }
 
     /// Set by whoever aborts the communicator.
@@ -180,7 +180,8 @@ impl Engine {
                 &own
             }
         };
-        let Self { links, scratch, bell, patience, home, overflow, abort, .. } = self;
+        let patience = self.patience(route);
+        let Self { links, scratch, bell, home, overflow, abort, .. } = self;
         let (input, mut output) = (request.input, request.output);
         let in_place = output.same_place(input);
         let vectors = if in_place { output.len() } else { input.len() + output.len() };
@@ -189,7 +190,7 @@ impl Engine {
         }
         let board = route.board.as_ref().map_or_else(View::empty, Board::view);
         let call = Call { request, extents, memories: [input, output, scratch.view(), board] };
-        then(&Ride { course, links, call, bell, abort, patience: *patience, home: home.as_ref() })
+        then(&Ride { course, links, call, bell, abort, patience, home: home.as_ref() })
     }
 
     /// Walks a route to its end, on the calling thread.

@@ -28,6 +28,13 @@ impl Patience {
         }
     }
 
+    /// The same where what is waited for comes over sockets: a look is a system call, which takes hundreds of times as
+    /// long as one at memory.
+    #[must_use]
+    pub fn over_sockets(self) -> Self {
+        Self { spins: self.spins.min(50), ..self }
+    }
+
     /// How often to look before anything else is tried.
     pub fn looks(self) -> u32 {
         self.looks
@@ -133,6 +140,7 @@ mod tests {
         assert_eq!(looks(crowded, false), crowded.spins + crowded.yields);
         let roomy = Patience::for_host(2, 2);
         assert!(roomy.spins > 10 * crowded.spins && roomy.looks == roomy.spins);
+        assert!(looks(roomy.over_sockets(), false) < looks(roomy, false) / 10, "looks at sockets are dear");
     }
 
     #[test]

@@ -38,8 +38,8 @@ const CREDIT: usize = 4;
 
 /// Within a host; nominal.
 const LOOPBACK: Cost = Cost { latency_ns: 5_000, bytes_per_us: 4_000 };
-/// Between hosts; nominal.
-const NETWORK: Cost = Cost { latency_ns: 20_000, bytes_per_us: 1_000 };
+/// Between hosts; nominal: one connection fills a wire of 10 Gbit/s.
+const NETWORK: Cost = Cost { latency_ns: 20_000, bytes_per_us: 1_250 };
 
 /// Connects ranks by TCP.
 #[derive(Debug, Default)]

@@ -75,3 +75,28 @@ fn uneven_hosts_get_every_collective_right() {
         cases.filter_map(|case| complaint(&job, &[&case[..], &counts].concat())).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// Of a large all-reduce each host sends what it must, 2(h-1)/h of the vector, whatever ranks it has; and acknowledges
+/// as much.
+#[test]
+fn an_all_reduce_crosses_between_hosts_no_more_than_it_must() {
+    const HOSTS: usize = 4;
+    const BYTES: u64 = 16 << 20;
+    let Some(net) = Net::new("crossing", HOSTS, None) else { return };
+    let job = Job::new(&net, &[2; HOSTS]);
+    let sent = || -> Vec<u64> { (0..HOSTS).map(|host| net.sent(host)).collect() };
+    // Out of place and in place; what else a job sends is in both.
+    let cost = |calls: u64| {
+        let before = sent();
+        let (size, calls) = (BYTES.to_string(), calls.to_string());
+        job.run(&["bench", "all_reduce", "-b", &size, "-e", &size, "--iters", &calls, "--warmup", "1"])
+            .expect("it runs");
+        sent().into_iter().zip(before).map(|(after, before)| after - before).collect::<Vec<_>>()
+    };
+    let (few, many) = (cost(1), cost(5));
+    let least = BYTES * 2 * (HOSTS as u64 - 1) / HOSTS as u64;
+    for (host, (few, many)) in few.into_iter().zip(many).enumerate() {
+        let each = (many - few) / 8;
+        assert!(each >= least && each <= least + least / 50, "host {host} sent {each} bytes for {least}");
+    }
+}
