@@ -25,6 +25,7 @@ const SHOW_EXAMPLES: &str = "\
 Examples:
   kolo plan show all_reduce --algorithm ring --ranks 4
   kolo plan show broadcast --algorithm direct --ranks 3 --root 2 --rank 0
+  kolo plan show all_reduce --algorithm hierarchical --ranks 5 --hosts 2
   kolo plan show all_reduce --algorithm ring --ranks 4 --simple    before its steps are fused";
 
 #[derive(Args, Debug)]
@@ -61,12 +62,41 @@ struct Show {
     /// This rank's plan only
     #[arg(long, value_name = "RANK")]
     rank: Option<usize>,
-    /// Cores of the host, which neighbouring ranks share [default: one for each rank]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    cores: Option<u32>,
+    #[command(flatten)]
+    place: Place,
     /// As the algorithm wrote it, before its steps are fused
     #[arg(long)]
     simple: bool,
+}
+
+/// Where ranks run.
+#[derive(Args, Clone, Copy, Debug)]
+struct Place {
+    /// Cores of each host, which neighbouring ranks share [default: one for each rank]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    cores: Option<u32>,
+    /// Hosts, among which ranks are divided in runs as even as can be
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    hosts: u32,
+}
+
+impl Place {
+    /// That of so many ranks.
+    fn of(self, ranks: usize) -> Topology {
+        let hosts = ranks.min(self.hosts as usize);
+        // A host is named by its first rank.
+        let host = |rank: usize| (rank * hosts / ranks * ranks).div_ceil(hosts) as u32;
+        let topology = Topology::new((0..ranks).map(host).collect()).sharing_memory(true);
+        match self.cores {
+            Some(cores) => topology.with_cores(cores as usize),
+            None => topology,
+        }
+    }
+
+    /// Whether plans of an algorithm can be had there.
+    fn suits(self, algorithm: &dyn Algorithm) -> bool {
+        self.hosts == 1 || !algorithm.uses_board()
+    }
 }
 
 /// Does what was asked of plans, and returns the exit code.
@@ -85,7 +115,7 @@ fn show(options: &Show) -> Result<u8> {
     if let Some(rank) = rank {
         check_rank("--rank", rank, ranks)?;
     }
-    let topology = host(ranks, options.cores);
+    let topology = options.place.of(ranks);
     let plan = |rank| match simple {
         true => algorithm.simple(collective, rank, &topology),
         false => algorithm.plan(collective, rank, &topology),
@@ -117,15 +147,6 @@ fn find(name: &str, kind: CollectiveKind) -> Result<&'static dyn Algorithm> {
 /// The algorithms that do `kind`.
 fn names(kind: CollectiveKind) -> Vec<&'static str> {
     algorithm::ALL.iter().filter(|algorithm| algorithm.does(kind)).map(|algorithm| algorithm.name()).collect()
-}
-
-/// A host with so many cores, or with one for each of its ranks.
-fn host(ranks: usize, cores: Option<u32>) -> Topology {
-    let topology = Topology::one_host(ranks);
-    match cores {
-        Some(cores) => topology.with_cores(cores as usize),
-        None => topology,
-    }
 }
 
 fn rooted(kind: CollectiveKind, root: usize, ranks: usize) -> Result<Collective> {

@@ -12,7 +12,7 @@ use kolo::algorithm::{self, Algorithm};
 use kolo::plan::{Collective, CollectiveKind, Plan, Proof};
 use kolo::topology::Topology;
 
-use super::{find, host, rooted};
+use super::{Place, find, rooted};
 use crate::failure::usage;
 use crate::run::parse_ranks;
 
@@ -20,6 +20,7 @@ const EXAMPLES: &str = "\
 Examples:
   kolo plan prove all_reduce --algorithm ring --ranks 4096
   kolo plan prove all_reduce --algorithm board --ranks 8 --cores 2
+  kolo plan prove --all --ranks 1-64 --hosts 4
   kolo plan prove broadcast --ranks 1-16         by every algorithm that does it, from every root
   kolo plan prove --all --ranks 1-64             every algorithm of every collective";
 
@@ -44,9 +45,8 @@ pub(crate) struct Options {
     /// How many ranks: 8, or 1-64, or 2,3,8-16
     #[arg(short = 'n', long, value_name = "RANGE", value_parser = parse_range)]
     ranks: Range,
-    /// Cores of the host, which neighbouring ranks share [default: one for each rank]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    cores: Option<u32>,
+    #[command(flatten)]
+    place: Place,
     /// The root, where there is one [default: every one up to 8 ranks, three above]
     #[arg(long, value_name = "RANK")]
     root: Option<usize>,
@@ -83,7 +83,7 @@ pub(super) fn prove(options: &Options) -> Result<u8> {
         let (family, collective, ranks) = work[index];
         let algorithm = families[family].algorithm;
         progress.set_message(format!("{} {} {ranks}", collective.kind, algorithm.name()));
-        let verdict = prove_one(algorithm, collective, &host(ranks, options.cores));
+        let verdict = prove_one(algorithm, collective, &options.place.of(ranks));
         progress.inc(1);
         verdict
     });
@@ -115,7 +115,11 @@ fn families(options: &Options) -> Result<Vec<Family>> {
     for kind in kinds {
         let able = match &options.algorithm {
             Some(name) => vec![find(name, kind)?],
-            None => algorithm::ALL.iter().copied().filter(|algorithm| algorithm.does(kind)).collect(),
+            None => {
+                let does =
+                    |algorithm: &&dyn Algorithm| algorithm.does(kind) && options.place.suits(*algorithm);
+                algorithm::ALL.iter().copied().filter(does).collect()
+            }
         };
         let mut plans = Vec::new();
         for &ranks in ranks {
@@ -170,7 +174,7 @@ fn write_family(out: &mut impl Write, family: &Family, verdicts: &[Verdict], ran
             let lends = if proofs.iter().all(|proof| proof.lends) { ", may lend" } else { "" };
             writeln!(
                 out,
-                "{:<14} {name:<10} {range} ranks: {} plans proved, up to {steps} steps, {hops} hops{order}{lends}",
+                "{:<14} {name:<12} {range} ranks: {} plans proved, up to {steps} steps, {hops} hops{order}{lends}",
                 kind.name(),
                 proofs.len()
             )

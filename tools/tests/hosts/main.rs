@@ -100,3 +100,31 @@ fn an_all_reduce_crosses_between_hosts_no_more_than_it_must() {
         assert!(each >= least && each <= least + least / 50, "host {host} sent {each} bytes for {least}");
     }
 }
+
+/// Not a test: a table, and what its time would be if nothing but the wire took any.
+#[test]
+#[ignore = "a measurement: cargo test --release -p kolo-tools --test hosts -- --ignored --nocapture"]
+fn how_long_an_all_reduce_takes_over_a_gigabit() {
+    const HOSTS: u64 = 4;
+    let Some(net) = Net::new("gigabit", HOSTS as usize, Some("1gbit")) else { return };
+    let job = Job::new(&net, &[2; HOSTS as usize]);
+    let table = job.run(&[
+        "bench",
+        "all_reduce",
+        "-b",
+        "1M",
+        "-e",
+        "64M",
+        "-f",
+        "8",
+        "--iters",
+        "3",
+        "--warmup",
+        "1",
+    ]);
+    println!("{}", table.expect("it runs"));
+    for bytes in [1 << 20, 8 << 20, 64 << 20] {
+        let sent = bytes * 2 * (HOSTS - 1) / HOSTS;
+        println!("{bytes} bytes: each host sends {sent} at least, which takes {} us", sent / 125);
+    }
+}
