@@ -125,6 +125,7 @@ impl<'a> Sprint<'a> {
         }
     }
 
+    /// Takes a step of any form.
     #[inline(never)]
     fn takes_any(&self, step: usize) -> Result<bool> {
         let Self { links, request, route, chart, scratch } = *self;
@@ -175,6 +176,7 @@ impl Form {
         let finish = step.finish;
         match (&leg.sources[..], &leg.places[..]) {
             ([Place::Bytes(from)], &[Place::Link(to)]) if !finish => Self::Send(from.clone(), to),
+            // Longer ones are read once for both places.
             ([Place::Bytes(from)], &[Place::Bytes(ref into), Place::Link(to)])
                 if !finish && leg.len < WORTH_LENDING =>
             {
