@@ -9,6 +9,7 @@ mod frame;
 mod incoming;
 mod outgoing;
 mod room;
+mod tune;
 
 use std::cell::{Cell, RefCell};
 use std::net::TcpStream;
@@ -82,8 +83,7 @@ impl Transport for Tcp {
 /// # Errors
 /// [`Kind::System`] where the connection cannot be prepared.
 pub fn link_over(stream: TcpStream) -> Result<Box<dyn Link>> {
-    let prepared = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
-    prepared.map_err(|cause| Error::system("preparing a TCP connection", cause))?;
+    tune::tune(&stream).map_err(|errno| Error::system("preparing a TCP connection", errno))?;
     let (incoming, outgoing) = (RefCell::new(Incoming::new()), RefCell::new(Outgoing::new()));
     let (broken, failed) = (RefCell::new(None), Cell::new(false));
     Ok(Box::new(TcpLink { stream, incoming, outgoing, broken, failed }))
