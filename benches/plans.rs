@@ -7,7 +7,7 @@ use std::time::Instant;
 use kolo::algorithm;
 use kolo::algorithm::choose::{Needs, Table};
 use kolo::plan::{CollectiveKind, Core, Host, Machine, Plan, fuse, prove};
-use kolo::topology::{Cost, Topology};
+use kolo::topology::{Cost, Handling, Topology};
 
 fn main() {
     proofs();
@@ -23,7 +23,11 @@ fn choices() {
                 core: Core { step_ns: 15, switch_ns: 1300, touch_per_us: 30_000, cache: 1 << 20 },
                 host: Host { cache: 0, memory_per_us: 40_000, network_per_us: 3_000 },
                 credit: 4,
-                ..Machine::textbook(ranks, |_, _| Cost { latency_ns: 120, bytes_per_us: 20_000 })
+                ..Machine::textbook(ranks, |_, _| Cost {
+                    latency_ns: 120,
+                    bytes_per_us: 20_000,
+                    handling: Handling::NONE,
+                })
             };
             let start = Instant::now();
             let table = Table::build(kind, &machine, Needs::default());

@@ -102,6 +102,22 @@ pub struct Cost {
     pub latency_ns: u32,
     /// Bytes that cross in a microsecond once a large message flows.
     pub bytes_per_us: u32,
+    /// What it costs the cores at both ends.
+    pub handling: Handling,
+}
+
+/// What it costs a core to hand a message to the system, or to take one from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Handling {
+    /// Nanoseconds for an empty message.
+    pub ns: u32,
+    /// Bytes in a microsecond.
+    pub bytes_per_us: u32,
+}
+
+impl Handling {
+    /// Where a message is where it was written.
+    pub const NONE: Self = Self { ns: 0, bytes_per_us: u32::MAX };
 }
 
 /// Tells apart the streams between one pair of ranks. Within a plan, each direction of a (peer, channel)

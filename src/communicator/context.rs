@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
 use crate::memory::{Allocations, Bell, Region};
 use crate::plan::{Core, Host, Machine};
-use crate::topology::{Cost, Topology};
+use crate::topology::{Cost, Handling, Topology};
 use crate::transport::local::Hub;
 use crate::transport::{self, HANDOVER, Link, Meeting, Transport};
 
@@ -203,7 +203,7 @@ impl Context {
     fn cost(&self, a: usize, b: usize) -> Cost {
         let (a, b) = (&self.roster.nodes[a], &self.roster.nodes[b]);
         let reached = self.transports.iter().find_map(|transport| transport.reach(a, b).ok());
-        reached.unwrap_or(Cost { latency_ns: u32::MAX, bytes_per_us: 1 })
+        reached.unwrap_or(Cost { latency_ns: u32::MAX, bytes_per_us: 1, handling: Handling::NONE })
     }
 
     /// The most payload bytes of a message; the same on all ranks.

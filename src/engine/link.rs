@@ -3,7 +3,7 @@
 use super::route::Port;
 use crate::error::{Error, Kind, Result};
 use crate::memory::View;
-use crate::transport::{Lent, Link, Message, Tag, Terms, Watch};
+use crate::transport::{Lent, Link, Message, Received, Tag, Terms, Watch};
 
 /// What a rank waits for on a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,11 @@ impl Links {
     #[inline(always)]
     pub fn send(&self, at: u32, payload: View<'_>, tag: &Tag) -> Result<bool> {
         self.at(at).send(payload, tag).map_err(|error| self.blame(at, error))
+    }
+
+    /// See [`Link::receive`].
+    pub fn receive(&self, at: u32, into: View<'_>, tag: &Tag) -> Result<Received> {
+        self.at(at).receive(into, tag.digest).map_err(|error| self.blame(at, error))
     }
 
     /// See [`Link::lend`].

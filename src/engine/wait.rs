@@ -32,7 +32,7 @@ impl Patience {
     /// long as one at memory.
     #[must_use]
     pub fn over_sockets(self) -> Self {
-        Self { spins: self.spins.min(50), ..self }
+        Self { spins: (self.spins / 10).min(50), ..self }
     }
 
     /// How often to look before anything else is tried.

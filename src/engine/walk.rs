@@ -22,9 +22,10 @@ use super::{Course, Request};
 use crate::error::{Error, Kind, Result};
 use crate::memory::View;
 use crate::plan::{Memory, Span};
-use crate::transport::{Lent, Tag, Terms};
+use crate::transport::{Lent, Received, Tag, Terms};
 
-/// Below this many bytes a copy is cheaper than lending and waiting for the loan's end.
+/// Below this many bytes a copy is cheaper than lending and waiting for the loan's end, or than reading one message
+/// at a time.
 pub(super) const WORTH_LENDING: usize = 16 << 10;
 
 /// What one call works on.
@@ -131,7 +132,7 @@ impl Walk {
         let (mut moved, mut done) = (false, true);
         for (lane, (cursor, hops)) in cursors.iter_mut().zip(&route.lanes).enumerate() {
             let legs = chart.map_or(&[][..], |chart| &chart.legs[lane]);
-            moved |= cursor.advance(lane as u8, (hops, legs), tokens, links, call)?;
+            moved |= cursor.advance(lane as u8, (hops, legs, route.prompt), tokens, links, call)?;
             done &= cursor.done;
         }
         if moved && !done {
@@ -165,7 +166,7 @@ impl Cursor {
     fn advance(
         &mut self,
         lane: u8,
-        (hops, legs): (&[Hop], &[Leg]),
+        (hops, legs, prompt): (&[Hop], &[Leg], bool),
         tokens: &mut Tokens,
         links: &Links,
         call: &Call<'_>,
@@ -178,7 +179,8 @@ impl Cursor {
                 self.done = self.round >= call.extents.rounds();
                 continue;
             };
-            if couple::bridges(self.step, self.round, hops, links, call)? {
+            // What comes over sockets is better received in place.
+            if prompt && couple::bridges(self.step, self.round, hops, links, call)? {
                 (self.round, self.step) = (self.round + 1, 1);
                 moved = true;
                 continue;
@@ -290,6 +292,9 @@ impl<'c> Moving<'_, 'c> {
         {
             return Ok(tried);
         }
+        if let Some(tried) = self.pass(leg, tag, links)? {
+            return Ok(tried);
+        }
         let none = View::empty();
         // For the shapes of most steps loops are unrolled.
         match (&leg.sources[..], &leg.places[..]) {
@@ -308,6 +313,29 @@ impl<'c> Moving<'_, 'c> {
                 self.shift((from, &mut sources), (into, &mut places), leg.len, tag, links)
             }
         }
+    }
+
+    /// Moves one block between a vector and a link, if that is all the step does; nothing where the message is to
+    /// be peeked.
+    fn pass(&self, leg: &Leg, tag: &Tag, links: &Links) -> Result<Option<Tried>> {
+        if self.step.finish || self.step.span.count != 1 {
+            return Ok(None);
+        }
+        let view = |Bytes(kind, bytes): &Bytes| self.call.memories[*kind].part(bytes.clone());
+        let (done, blocker) = match (&leg.sources[..], &leg.places[..]) {
+            ([Place::Bytes(from)], &[Place::Link(to)]) => {
+                (links.send(to, view(from), tag)?, Blocker::Link(to, Wanted::Credit))
+            }
+            (&[Place::Link(from)], [Place::Bytes(into)]) if leg.len >= WORTH_LENDING => {
+                let received = links.receive(from, view(into), tag)?;
+                if received == Received::Peek {
+                    return Ok(None);
+                }
+                (received == Received::Yes, Blocker::Link(from, Wanted::Message))
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(if done { Tried::Done } else { Tried::Blocked(blocker) }))
     }
 
     /// Moves the leg's bytes, if all of them can be moved: messages whole, vectors by their first block.

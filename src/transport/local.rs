@@ -23,10 +23,10 @@ use super::{
 use crate::bootstrap::Node;
 use crate::error::{Error, Kind, Result};
 use crate::memory::{Bell, Ringer, View};
-use crate::topology::{Channel, Cost};
+use crate::topology::{Channel, Cost, Handling};
 
 /// Two cores of one host: a few line transfers, and a copy out of a cache.
-const COST: Cost = Cost { latency_ns: 150, bytes_per_us: 16_000 };
+const COST: Cost = Cost { latency_ns: 150, bytes_per_us: 16_000, handling: Handling::NONE };
 
 /// Where the ranks of one process meet.
 #[derive(Debug, Default)]

@@ -58,6 +58,17 @@ pub enum Lent {
     Never,
 }
 
+/// What became of a message to be received in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// It lies there, and is released.
+    Yes,
+    /// It has not come, or not whole: to be asked for again, with the same place.
+    Later,
+    /// It lies at hand already, or is another one, or none will come: [`Link::peek`] tells.
+    Peek,
+}
+
 /// What is said with every message: the call that it belongs to.
 ///
 /// The digest is compared on every message. The body is what an error prints of both sides.
@@ -111,6 +122,13 @@ pub trait Link: Send {
     /// Sends a copy of `payload`, reserved or not; or says that there is no credit.
     fn send(&self, payload: View<'_>, tag: &Tag) -> Result<bool> {
         send_copy(self, payload, tag)
+    }
+
+    /// Lets the next message come to `into` at once, without a copy between, where the link can do that and the
+    /// message has this length and this digest. While a part of it lies there, there is nothing to peek.
+    fn receive(&self, into: View<'_>, digest: u64) -> Result<Received> {
+        let _ = (into, digest);
+        Ok(Received::Peek)
     }
 
     /// The next message, or nothing while none has come whole. It stays until [`Link::release`].

@@ -337,20 +337,31 @@ pub(crate) fn random_messages_between_threads([a, b]: [End; 2]) {
 pub(crate) fn exchange(end: &End, me: u64, count: u64) {
     let slot = end.link.limits().slot;
     let (mut sent, mut taken) = (0, 0);
+    let mut place = vec![0; slot];
     while taken < count || sent < count {
         end.wait(|end| {
             let mut moved = false;
             if sent < count {
                 let number = 2 * sent + me;
-                if end.try_send(&bytes(number, random_len(number, slot)), &tag(number))? {
+                let message = bytes(number, random_len(number, slot));
+                let gone = match mix(number) % 2 {
+                    0 => end.try_send(&message, &tag(number))?,
+                    _ => end.link.send(View::read(&message), &tag(number))?,
+                };
+                if gone {
                     (sent, moved) = (sent + 1, true);
                 }
             }
             // Who asks for more than there are may hear that the peer has left.
+            let number = 2 * taken + 1 - me;
+            let place = &mut place[..random_len(number, slot)];
             if taken < count
-                && let Some(message) = end.try_take()?
+                && let Some(message) = match mix(number) % 8 {
+                    0..4 => end.try_receive(place, &tag(number))?,
+                    4 if place.len() > 1 => end.try_receive(&mut place[1..], &tag(number))?,
+                    _ => end.try_take()?,
+                }
             {
-                let number = 2 * taken + 1 - me;
                 let right = message.bytes == bytes(number, random_len(number, slot));
                 assert!(right && message.tag == tag(number), "message {taken} was changed");
                 (taken, moved) = (taken + 1, true);

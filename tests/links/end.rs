@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use kolo::Result;
 use kolo::kernel;
 use kolo::memory::{Bell, View};
-use kolo::transport::{Link, Tag};
+use kolo::transport::{Link, Received, Tag};
 
 /// A wait this long means that a test will never end.
 const NEVER: Duration = Duration::from_secs(30);
@@ -39,6 +39,16 @@ impl End {
         let bytes = read(message.payload);
         self.link.release()?;
         Ok(Some(Taken { bytes, tag }))
+    }
+
+    /// Takes the next message, which is to have this tag and as many bytes as there is place for: in place, if the link can
+    /// do that. To be tried again with the same place.
+    pub(crate) fn try_receive(&self, into: &mut [u8], tag: &Tag) -> Result<Option<Taken>> {
+        match self.link.receive(View::write(into), tag.digest)? {
+            Received::Yes => Ok(Some(Taken { bytes: into.to_vec(), tag: *tag })),
+            Received::Later => Ok(None),
+            Received::Peek => self.try_take(),
+        }
     }
 
     /// Looks until `look` finds something; between looks it sleeps, never spins.

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 
 use kolo::Kind as ErrorKind;
 use kolo::memory::{Bell, View};
-use kolo::transport::{Lent, Terms, tcp};
+use kolo::transport::{Lent, Received, Terms, tcp};
 
 use crate::end::{End, bytes, eventually, read, send, tag, take};
 use crate::kinds::{Kind, Tcp};
@@ -122,6 +122,75 @@ fn whatever_the_cut_messages_come_whole() {
 }
 
 #[test]
+fn whatever_the_cut_messages_come_to_their_places() {
+    let lens = [1, 16, 5000, 100, 70_000];
+    let frames: Vec<Vec<u8>> = lens.map(|len| recorded(&bytes(len as u64, len))).into();
+    let stream = frames.concat();
+    for step in [1, 7, 47, 48, 49, 64, 4096, stream.len()] {
+        let (end, mut peer) = with_bare_peer();
+        let mut pieces = stream.chunks(step);
+        for len in lens {
+            let mut place = vec![0; len];
+            let taken = loop {
+                match end.try_receive(&mut place, &tag(7)).unwrap() {
+                    Some(taken) => break taken,
+                    None => {
+                        // While the socket's buffers hold more, there is nothing to be written.
+                        peer.write_all(pieces.next().unwrap_or_default()).unwrap();
+                    }
+                }
+            };
+            assert!(taken.bytes == bytes(len as u64, len) && taken.tag == tag(7), "{len} bytes by {step}");
+        }
+        assert!(end.link.peek().unwrap().is_none());
+    }
+}
+
+#[test]
+fn another_message_than_is_received_is_there_to_be_peeked() {
+    let lens = [0, 3, 17, 100_000, 16];
+    let stream = lens.map(|len| recorded(&bytes(len as u64, len))).concat();
+    for (wanted, number) in [(200_000, 7), (1, 7), (0, 7), (3, 8), (100_000, 7)] {
+        let (end, mut peer) = with_bare_peer();
+        let writer = std::thread::spawn({
+            let stream = stream.clone();
+            move || peer.write_all(&stream).map(|()| peer)
+        });
+        let mut place = vec![0; wanted];
+        for len in lens {
+            let taken = loop {
+                if let Some(taken) = end.try_receive(&mut place, &tag(number)).unwrap() {
+                    break taken;
+                }
+            };
+            assert!(taken.bytes == bytes(len as u64, len), "{len} bytes instead of {wanted}");
+            assert_eq!(taken.tag, tag(7));
+        }
+        writer.join().unwrap().unwrap();
+    }
+}
+
+#[test]
+fn a_message_that_comes_to_its_place_is_not_peeked() {
+    let frame = recorded(&bytes(1, 1000));
+    for cut in [48, 49, 700, frame.len() - 1] {
+        let (end, mut peer) = with_bare_peer();
+        let mut place = vec![0; 1000];
+        assert_eq!(end.try_receive(&mut place, &tag(7)).unwrap(), None);
+        peer.write_all(&frame[..cut]).unwrap();
+        while place[..(cut - 48).min(1000)] != bytes(1, 1000)[..(cut - 48).min(1000)] {
+            assert_eq!(end.try_receive(&mut place, &tag(7)).unwrap(), None);
+        }
+        assert!(end.link.peek().unwrap().is_none());
+        peer.write_all(&frame[cut..]).unwrap();
+        while end.try_receive(&mut place, &tag(7)).unwrap().is_none() {
+            assert!(end.link.peek().unwrap().is_none());
+        }
+        assert!(place == bytes(1, 1000));
+    }
+}
+
+#[test]
 fn what_no_rank_sends_is_refused() {
     let frame = recorded(b"payload");
     for (at, byte) in [(0, 9), (3, 1), (6, 8), (7, 0xff)] {
@@ -146,6 +215,10 @@ fn a_connection_that_ends_in_a_message_is_a_loss() {
         let (end, mut peer) = with_bare_peer();
         peer.write_all(&frame[..len]).unwrap();
         peer.shutdown(Shutdown::Write).unwrap();
+        if len % 2 == 0 {
+            let mut place = vec![0; 1000];
+            while end.link.receive(View::write(&mut place), tag(7).digest).unwrap() == Received::Later {}
+        }
         let (taken, error) = end.wait_for_loss();
         assert!(taken.is_empty());
         assert_eq!(error.kind(), ErrorKind::PeerLost);

@@ -4,10 +4,10 @@ use super::{cases, plans};
 use kolo::algorithm::choose::{Needs, Table};
 use kolo::algorithm::{self, Algorithm};
 use kolo::plan::{CollectiveKind, Core, Host, Machine, Step, price, prove};
-use kolo::topology::{Cost, Topology};
+use kolo::topology::{Cost, Handling, Topology};
 
 /// α = 1 µs, β = 1 ns/byte.
-const COST: Cost = Cost { latency_ns: 1000, bytes_per_us: 1000 };
+const COST: Cost = Cost { latency_ns: 1000, bytes_per_us: 1000, handling: Handling::NONE };
 
 fn textbook(ranks: usize) -> Machine<impl Fn(usize, usize) -> Cost> {
     Machine::textbook(ranks, |_, _| COST)
@@ -54,7 +54,7 @@ fn textbook_figures() {
 fn what_is_shared_is_counted_once() {
     let plans = plans(algorithm::find("direct").expect("there"), CollectiveKind::AllToAll.at(0), 8);
     let hosts = Topology::new(vec![0, 0, 0, 0, 4, 4, 4, 4]);
-    let cost = |_, _| Cost { latency_ns: 0, bytes_per_us: 1_000_000 };
+    let cost = |_, _| Cost { latency_ns: 0, bytes_per_us: 1_000_000, handling: Handling::NONE };
     let priced = |network_per_us, memory_per_us, cores| {
         let host = Host { cache: 0, memory_per_us, network_per_us };
         let core = Core { step_ns: 100, ..Machine::textbook(8, cost).core };
@@ -76,7 +76,7 @@ fn what_is_shared_is_counted_once() {
 fn host(ranks: usize) -> Machine<impl Fn(usize, usize) -> Cost> {
     Machine {
         topology: Topology::one_host(ranks),
-        cost: |_, _| Cost { latency_ns: 120, bytes_per_us: 20_000 },
+        cost: |_, _| Cost { latency_ns: 120, bytes_per_us: 20_000, handling: Handling::NONE },
         core: Core { step_ns: 15, switch_ns: 1300, touch_per_us: 30_000, cache: 1 << 20 },
         host: Host { cache: 0, memory_per_us: 40_000, network_per_us: 3_000 },
         slot: 1 << 17,

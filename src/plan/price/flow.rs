@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use super::machine::Machine;
-use super::ps;
+use super::{handling, ps};
 use crate::plan::net::{LaneState, Net};
 use crate::plan::refusal::Refusal;
 use crate::plan::step::{Plan, Source, Step};
@@ -44,9 +44,11 @@ pub(super) struct Run<'a, F> {
     /// The core of each rank, and the rank that each core ran last.
     core_of: Vec<u32>,
     ran: Vec<Option<u32>>,
-    /// Whether a core's ranks take turns, and whether then messages do not stay in its cache.
+    /// Whether a core's ranks take turns; and whether then their vectors and messages together, and their messages
+    /// alone, do not stay in its cache.
     crowded: Vec<bool>,
     displaced: Vec<bool>,
+    flooded: Vec<bool>,
     memories: Vec<Time>,
     networks: Vec<[Time; 2]>,
     /// Lanes that may go on, by when; and when each of them is next to be tried.
@@ -74,8 +76,13 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
         let mut on_core = vec![0; ranks];
         core_of.iter().for_each(|&core| on_core[core as usize] += 1);
         let crowded: Vec<bool> = on_core.iter().map(|&ranks| ranks > 1).collect();
-        let full = full(plans, machine, &net, &core_of, (block, rounds));
-        let displaced = crowded.iter().zip(full).map(|(&crowded, full)| crowded && full).collect();
+        let held = held(plans, machine, &net, &core_of, (block, rounds));
+        let cache = u64::from(machine.core.cache);
+        let more = |bytes: fn(&Held) -> u64| -> Vec<bool> {
+            let pairs = crowded.iter().zip(&held);
+            pairs.map(|(&crowded, of)| crowded && bytes(of) > cache).collect()
+        };
+        let (displaced, flooded) = (more(|held| held.vectors + held.messages), more(|held| held.messages));
         Ok(Self {
             plans,
             machine,
@@ -89,6 +96,7 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
             ran: vec![None; ranks],
             crowded,
             displaced,
+            flooded,
             memories: vec![0; ranks],
             networks: vec![[0; 2]; ranks],
             ready: (0..net.lanes.len() as u32).map(|lane| Reverse((0, lane))).collect(),
@@ -200,9 +208,12 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
                 begun
             }
             Step::Signal(_) | Step::Await(_) => {
-                self.take(lane, step, begun);
-                step.receivers().iter().for_each(|&peer| self.send(lane, peer, begun, 0, false));
-                begun
+                let rank = self.net.lanes[lane].rank as usize;
+                let peers = step.senders().chain(step.receivers().iter().copied());
+                let end = begun + peers.map(|peer| self.handling(rank, peer, 0)).sum::<Time>();
+                self.take(lane, step, end);
+                step.receivers().iter().for_each(|&peer| self.send(lane, peer, end, 0, false));
+                end
             }
             Step::Move { sources, to, into, finish } => {
                 let plain = into.is_none() && !finish && matches!(sources.as_slice(), [Source::Local(_)]);
@@ -214,6 +225,8 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
                 let carried = if self.displaced[core] { messages as u64 } else { 0 };
                 let touched = (sources.len() as u64 + outputs + carried) * bytes;
                 let end = if outputs > 0 { self.work(rank, begun, touched) } else { begun };
+                let peers = step.senders().chain(to.iter().copied());
+                let end = end + peers.map(|peer| self.handling(rank, peer, bytes)).sum::<Time>();
                 self.take(lane, step, end);
                 to.iter().for_each(|&peer| self.send(lane, peer, end, bytes, lent));
                 end
@@ -288,25 +301,39 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
         if apart && turns { Time::from(self.machine.core.switch_ns) * 1250 } else { 0 }
     }
 
+    /// What a message costs the core of `rank`: twice as much where it is cold.
+    fn handling(&self, rank: usize, peer: u32, bytes: u64) -> Time {
+        let times = if self.flooded[self.core_of[rank] as usize] { 2 } else { 1 };
+        handling((self.machine.cost)(rank, peer as usize), times * bytes)
+    }
+
     fn latency(&self, from: usize, to: usize) -> Time {
         Time::from((self.machine.cost)(from, to).latency_ns) * 1000
     }
 }
 
-/// For each core, whether its ranks have more in their vectors and messages than its cache holds.
-fn full<F>(
+/// The bytes of a core's ranks.
+#[derive(Clone, Copy, Default)]
+struct Held {
+    vectors: u64,
+    /// That may wait on their links.
+    messages: u64,
+}
+
+/// What the ranks of each core have in hand.
+fn held<F>(
     plans: &[Plan],
     machine: &Machine<F>,
     net: &Net<Flow>,
     core_of: &[u32],
     (block, rounds): (u64, u64),
-) -> Vec<bool> {
+) -> Vec<Held> {
     let Plan { blocks, width, .. } = plans[0];
-    let mut held = vec![0u64; plans.len()];
-    core_of.iter().for_each(|&core| held[core as usize] += 2 * block * rounds * u64::from(blocks));
+    let mut held = vec![Held::default(); plans.len()];
+    core_of.iter().for_each(|&core| held[core as usize].vectors += 2 * block * rounds * u64::from(blocks));
     let waiting = block * u64::from(width) * rounds.min(machine.credit.into());
     for end in net.links.iter().flat_map(|link| [link.producer, link.consumer]) {
-        held[core_of[net.lanes[end as usize].rank as usize] as usize] += waiting;
+        held[core_of[net.lanes[end as usize].rank as usize] as usize].messages += waiting;
     }
-    held.into_iter().map(|held| held > machine.core.cache.into()).collect()
+    held
 }

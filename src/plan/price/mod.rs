@@ -6,7 +6,8 @@
 //!
 //! ```text
 //!   core     switch_ns after another rank's step, then step_ns + (sources + outputs) · bytes / touch; messages twice where
-//!            ranks that take turns have more in hand than their core's cache holds
+//!            ranks that take turns have more in hand than their core's cache holds; and each message's handling,
+//!            where the system carries it
 //!   memory   (sources + outputs) · bytes / memory, where all ranks' vectors are more than caches hold
 //!   link     bytes / bandwidth, then the latency; between hosts after bytes / network on both sides
 //!   lent     no copy; the receiver reads the sender's memory, and its acknowledgment comes a latency later
@@ -59,9 +60,12 @@ where
         let sources = if let Step::Move { sources, .. } = step { sources.len() as u64 } else { 1 };
         let latency = |peer: u32| u64::from((machine.cost)(peer as usize, rank).latency_ns) * 1000;
         let carried = |&peer: &u32| ps(bytes, (machine.cost)(rank, peer as usize).bytes_per_us);
+        let handled = |peer: u32| handling((machine.cost)(rank, peer as usize), bytes);
         let waited = step.senders().map(latency).max().unwrap_or(0);
         let touched = ps((sources + 1) * bytes, machine.core.touch_per_us);
-        machine.core.ps_to_begin() + waited + touched + step.receivers().iter().map(carried).sum::<u64>()
+        let carried = step.receivers().iter().map(carried).sum::<u64>();
+        let handled = step.senders().chain(step.receivers().iter().copied()).map(handled).sum::<u64>();
+        machine.core.ps_to_begin() + waited + touched + carried + handled
     };
     let round: u64 = plan.lanes.iter().flat_map(|lane| &lane.steps).map(step_cost).sum();
     (rounds * round).div_ceil(1000)
@@ -85,7 +89,15 @@ fn cut(plan: &Plan, slot: u32, bytes: u64) -> (u64, u64) {
     (block.div_ceil(rounds), rounds)
 }
 
-/// How many picoseconds so many bytes take at so many a microsecond.
+/// How many picoseconds a core spends on handing a message over, or on taking it.
+fn handling(cost: Cost, bytes: u64) -> u64 {
+    u64::from(cost.handling.ns) * 1000 + ps(bytes, cost.handling.bytes_per_us)
+}
+
+/// How many picoseconds so many bytes take at so many a microsecond, of which the most there are take none.
 fn ps(bytes: u64, per_us: u32) -> u64 {
-    bytes.saturating_mul(1_000_000) / u64::from(per_us.max(1))
+    match per_us {
+        u32::MAX => 0,
+        _ => bytes.saturating_mul(1_000_000) / u64::from(per_us.max(1)),
+    }
 }

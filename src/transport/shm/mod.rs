@@ -45,7 +45,7 @@ use crate::health::Deadline;
 use crate::kernel;
 use crate::memory::{Allocations, Bell, Ringer, Shared, View};
 use crate::sys::os;
-use crate::topology::Cost;
+use crate::topology::{Cost, Handling};
 use hello::{gone, receive_hello};
 pub(super) use hello::{receive_descriptors, send_hello};
 use layout::{ANSWERED, About, BUFFERS, Board, CAP, HEADERS, Header, LENT, Layout, PACKED, forged};
@@ -88,7 +88,7 @@ struct ShmLink {
 }
 
 /// What crossing costs when the cores share a cache: as measured; what a core reads and writes is not in it.
-const COST: Cost = Cost { latency_ns: 100, bytes_per_us: 200_000 };
+const COST: Cost = Cost { latency_ns: 100, bytes_per_us: 200_000, handling: Handling::NONE };
 
 /// Below this many bytes a reader's extra stores cost more than they spare the writer.
 const WORTH_CLAIMING: usize = 2 << 10;

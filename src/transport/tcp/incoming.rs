@@ -1,14 +1,17 @@
 //! Messages on their way in.
 
+use std::io::IoSliceMut;
 use std::os::fd::BorrowedFd;
 use std::slice;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, readv};
 use rustix::net::{RecvFlags, recv};
 
 use super::SLOT;
-use super::frame::{Frame, HEAD, Kind};
+use super::frame::{ALIGN, Frame, HEAD, Kind};
 use super::room::Room;
+use crate::memory::View;
+use crate::transport::Received;
 
 /// Where an empty buffer is filled from, so that the first payload begins on a cache line.
 const BEGIN: usize = 64 - HEAD;
@@ -29,6 +32,8 @@ pub(super) struct Incoming {
     end: usize,
     /// The head at `start`, once it has come.
     frame: Option<Frame>,
+    /// How much of its payload and padding came to the reader's memory, if it comes there.
+    placed: Option<usize>,
     /// Why no more will come.
     over: Option<Over>,
 }
@@ -48,7 +53,7 @@ pub(super) enum Over {
 
 impl Incoming {
     pub(super) fn new() -> Self {
-        Self { room: Room::new(CAPACITY), start: BEGIN, end: BEGIN, frame: None, over: None }
+        Self { room: Room::new(CAPACITY), start: BEGIN, end: BEGIN, frame: None, placed: None, over: None }
     }
 
     /// The message at hand, if it has come whole: its head, and where its payload lies.
@@ -81,7 +86,7 @@ impl Incoming {
 
     /// Reads on, unless a message is at hand or no more will come.
     pub(super) fn fill(&mut self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
-        while self.whole().is_none() && self.over.is_none() {
+        while self.whole().is_none() && self.placed.is_none() && self.over.is_none() {
             let wanted = self.make_room();
             // SAFETY: `wanted` bytes from `end` on lie in the room, and nobody looks at them: what is
             // at hand, if anything, lies before.
@@ -104,6 +109,98 @@ impl Incoming {
         Ok(())
     }
 
+    /// Reads the message of this length and digest to where it belongs. What comes in the same call as its head
+    /// is there already when the head is seen; if it is another message's, it goes to the room after all.
+    pub(super) fn receive(
+        &mut self,
+        into: View<'_>,
+        digest: u64,
+        socket: BorrowedFd<'_>,
+    ) -> Result<Received, Errno> {
+        let expected = |frame: &Frame| (frame.len, frame.tag.digest) == (into.len(), digest);
+        if self.placed.is_none() {
+            let at_hand = self.frame.is_some_and(|frame| self.end - self.start >= frame.total());
+            if at_hand || self.over.is_some() || !self.frame.as_ref().is_none_or(expected) {
+                return Ok(Received::Peek);
+            }
+            match self.frame {
+                Some(_) => self.placed = Some(self.hand_over(into)),
+                // A longest message has room behind its head, should it be another one.
+                None => self.move_to_front(),
+            }
+        }
+        loop {
+            let (missing, placed) = (HEAD - (self.end - self.start), self.placed.unwrap_or(0));
+            let rest = into.part(placed.min(into.len())..into.len());
+            let padding = (into.len().next_multiple_of(ALIGN) - into.len().max(placed)).min(ALIGN);
+            let mut zeros = [0; ALIGN];
+            // SAFETY: the first stretch is of the room, behind all that is at hand; the second of the caller's
+            // memory, which nobody else touches while it is received to.
+            let [head, payload] = unsafe {
+                [
+                    slice::from_raw_parts_mut(self.room.at(self.end), missing),
+                    slice::from_raw_parts_mut(rest.as_ptr(), rest.len()),
+                ]
+            };
+            let stretches = &mut [
+                IoSliceMut::new(head),
+                IoSliceMut::new(payload),
+                IoSliceMut::new(&mut zeros[..padding]),
+            ];
+            let wanted = missing + rest.len() + padding;
+            let count = match readv(socket, stretches) {
+                Ok(0) | Err(Errno::CONNRESET | Errno::TIMEDOUT) => {
+                    self.over = Some(Over::Cut);
+                    return Ok(Received::Peek);
+                }
+                Ok(count) => count,
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => return Ok(Received::Later),
+                Err(errno) => return Err(errno),
+            };
+            self.end += count.min(missing);
+            let placed = placed + count.saturating_sub(missing);
+            self.look();
+            match self.frame {
+                Some(frame) if expected(&frame) => self.placed = Some(placed),
+                Some(_) => {
+                    self.take_back(&[rest, View::write(&mut zeros[..padding])], placed);
+                    return Ok(Received::Peek);
+                }
+                None if self.over.is_some() => return Ok(Received::Peek),
+                None => {}
+            }
+            if count < wanted {
+                // That was all there was.
+                return Ok(Received::Later);
+            }
+            (self.start, self.end) = (BEGIN, BEGIN);
+            (self.frame, self.placed) = (None, None);
+            return Ok(Received::Yes);
+        }
+    }
+
+    /// Moves what is at hand of a payload to where it belongs; says how much of the message that was.
+    fn hand_over(&mut self, into: View<'_>) -> usize {
+        let have = self.end - self.start - HEAD;
+        let from = self.room.at(self.start + HEAD);
+        // SAFETY: these bytes of the room were read, and the caller's memory is not in it.
+        unsafe { from.copy_to_nonoverlapping(into.as_ptr(), have.min(into.len())) };
+        self.end = self.start + HEAD;
+        have
+    }
+
+    /// The reverse, for the first `count` bytes of what was read to the wrong places.
+    fn take_back(&mut self, places: &[View<'_>], mut count: usize) {
+        for place in places {
+            let here = count.min(place.len());
+            // SAFETY: the places hold no more than a longest message does, for which there is room.
+            unsafe { self.room.at(self.end).copy_from_nonoverlapping(place.as_ptr(), here) };
+            self.end += here;
+            count -= here;
+        }
+    }
+
     /// Looks at the head at `start`, if it has come and was not looked at.
     fn look(&mut self) {
         if self.frame.is_some() || self.over.is_some() || self.end - self.start < HEAD {
@@ -119,15 +216,21 @@ impl Incoming {
         }
     }
 
+    /// Moves what is at hand to the front of the room.
+    fn move_to_front(&mut self) {
+        let have = self.end - self.start;
+        let (from, to) = (self.room.at(self.start), self.room.at(BEGIN));
+        // SAFETY: both stretches of `have` bytes lie in the room; they may overlap.
+        unsafe { std::ptr::copy(from, to, have) };
+        (self.start, self.end) = (BEGIN, BEGIN + have);
+    }
+
     /// How many bytes to read next; there is room for them after `end`.
     fn make_room(&mut self) -> usize {
         let have = self.end - self.start;
         let wanted = self.frame.map_or(HEAD, |frame| frame.total()) - have;
         if self.end + wanted > CAPACITY {
-            let (from, to) = (self.room.at(self.start), self.room.at(BEGIN));
-            // SAFETY: both stretches of `have` bytes lie in the room; they may overlap.
-            unsafe { std::ptr::copy(from, to, have) };
-            (self.start, self.end) = (BEGIN, BEGIN + have);
+            self.move_to_front();
         }
         match self.frame {
             Some(_) => wanted,

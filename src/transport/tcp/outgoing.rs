@@ -18,6 +18,9 @@ use crate::transport::Tag;
 const PAYLOAD: usize = 64;
 /// The most stretches of memory that one system call takes.
 const STRETCHES: usize = 16;
+const FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+/// What frames are padded with.
+static ZEROS: [u8; ALIGN] = [0; ALIGN];
 
 /// Frames that are not written yet, and the places in which messages are made.
 ///
@@ -80,6 +83,33 @@ impl Outgoing {
         true
     }
 
+    /// Writes a message as far as the socket takes it now, and queues a copy of the rest.
+    pub(super) fn send(&mut self, payload: View<'_>, tag: &Tag, socket: BorrowedFd<'_>) -> Result<(), Errno> {
+        let frame = Frame::message(payload.len(), tag);
+        let mut written = 0;
+        if self.is_empty() {
+            let (head, padding) = (frame.encode(), &ZEROS[..frame.padding()]);
+            // SAFETY: a view's bytes, which nobody stores to while this method runs.
+            let payload = unsafe { slice::from_raw_parts(payload.as_ptr(), payload.len()) };
+            let stretches = [IoSlice::new(&head), IoSlice::new(payload), IoSlice::new(padding)];
+            written = match sendmsg(socket, &stretches, &mut SendAncillaryBuffer::default(), FLAGS) {
+                Ok(count) => count,
+                Err(Errno::AGAIN | Errno::INTR) => 0,
+                Err(errno) => return Err(errno),
+            };
+        }
+        if written < frame.total() {
+            let gone = written.saturating_sub(HEAD).min(payload.len());
+            let rest = payload.part(gone..payload.len());
+            let place = self.reserve(payload.len()).wrapping_add(gone);
+            // SAFETY: a place holds a slot's bytes, and overlaps nothing of the caller's.
+            unsafe { std::ptr::copy_nonoverlapping(rest.as_ptr(), place, rest.len()) };
+            self.commit(payload.len(), tag);
+            self.advance(written);
+        }
+        Ok(())
+    }
+
     /// Queues a message where it lies.
     pub(super) fn lend(&mut self, pieces: &[View<'_>], len: usize, tag: &Tag) {
         self.reserved = None;
@@ -90,8 +120,7 @@ impl Outgoing {
             self.queue.push_back(Chunk { start: piece.as_ptr(), len: piece.len(), last: false });
         }
         if frame.padding() > 0 {
-            let zeros: &'static [u8; ALIGN] = &[0; ALIGN];
-            self.queue.push_back(Chunk { start: zeros.as_ptr(), len: frame.padding(), last: false });
+            self.queue.push_back(Chunk { start: ZEROS.as_ptr(), len: frame.padding(), last: false });
         }
         self.queue.back_mut().expect("the head is there").last = true;
         self.made += 1;
@@ -139,7 +168,6 @@ impl Outgoing {
     }
 
     fn write(&self, socket: BorrowedFd<'_>) -> Result<usize, Errno> {
-        const FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
         let mut stretches = [IoSlice::new(&[]); STRETCHES];
         let count = self.queue.len().min(STRETCHES);
         for (stretch, chunk) in stretches.iter_mut().zip(&self.queue) {

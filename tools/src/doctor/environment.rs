@@ -60,8 +60,8 @@ pub(super) fn settings() -> Vec<Fact> {
 /// Whether each transport reaches another process of this machine, or why not.
 pub(super) fn transports() -> Vec<Fact> {
     let fact = |transport: &dyn Transport| {
-        let priced = |Cost { latency_ns, bytes_per_us }| {
-            let gbps = f64::from(bytes_per_us) / 1e3;
+        let priced = |Cost { latency_ns, bytes_per_us, handling }| {
+            let gbps = f64::from(bytes_per_us.min(handling.bytes_per_us)) / 1e3;
             format!("reaches other processes here, priced at {latency_ns} ns and {gbps:.1} GB/s")
         };
         Fact::found(transport.name(), reach(transport).map(priced))

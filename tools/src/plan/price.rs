@@ -104,7 +104,9 @@ fn machine(name: &str, ranks: usize, cores: u32) -> Result<Machine<impl Fn(usize
     let transport = named.first().ok_or_else(|| usage("--transport names none"))?;
     let cost = reach(&**transport).map_err(|why| anyhow!("{name}: {why}"))?;
     Ok(Machine {
-        topology: Topology::one_host(ranks).with_cores(cores as usize),
+        topology: Topology::one_host(ranks)
+            .with_cores(cores as usize)
+            .sharing_memory(transport.handover().is_some()),
         cost: move |_, _| cost,
         core: Core::MEASURED,
         host: Host::MEASURED,
