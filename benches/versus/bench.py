@@ -13,7 +13,7 @@ from fetch import Unavailable
 from jobs import Job, JobError
 from machine import cores
 from options import Options
-from peers import PEERS, Ideal, Kolo, Library, Setting
+from peers import PEERS, Exchange, Ideal, Kolo, Library, Setting
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,7 @@ class Bench:
         self.libraries: list[Library] = []
         kolos = [Kolo(prefix, name) for name, prefix in options.kolo] or [Kolo(self._fresh())]
         builder = Builder(folder / "build")
-        candidates: list[Library] = [*kolos, Ideal(), *(PEERS[name]() for name in options.peers)]
+        candidates: list[Library] = [*kolos, Ideal(), Exchange(), *(PEERS[name]() for name in options.peers)]
         for library in candidates:
             try:
                 library.build(builder, options.cache)

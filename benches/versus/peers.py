@@ -108,6 +108,30 @@ class Ideal(Library):
         ]
 
 
+class Exchange(Library):
+    """The same for two ranks over TCP: each sends the other its input. See driver/exchange.c."""
+
+    name = "exchange"
+    group = "ideal"
+
+    def build(self, builder: Builder, cache: Path) -> None:
+        del cache
+        self.driver = builder.driver(self.name, "exchange.c", ())
+
+    def launches(self, setting: Setting) -> list[Launch]:
+        if setting.transport != "tcp" or setting.ranks != 2:
+            return []
+        return [
+            Launch(
+                f"exchange by {kib} KiB",
+                self.driver,
+                environment={"VERSUS_EXCHANGE": kib},
+                rank_environment={"VERSUS_RANK": "{rank}", "VERSUS_SIZE": "{size}"},
+            )
+            for kib in ("64", "512")
+        ]
+
+
 class DebianOpenMpi(Library):
     """Open MPI 4 as Debian has it: the packages openmpi-bin and libopenmpi-dev."""
 

@@ -31,6 +31,16 @@ pub enum Place {
     Link(u32),
 }
 
+impl Place {
+    /// Which link it is, if it is one.
+    pub fn link(&self) -> Option<u32> {
+        match *self {
+            Self::Link(at) => Some(at),
+            Self::Bytes(_) => None,
+        }
+    }
+}
+
 /// Bytes of a memory of that [`Memory::kind`](crate::plan::Memory::kind).
 #[derive(Clone, Debug)]
 pub struct Bytes(pub usize, pub Range<usize>);

@@ -47,7 +47,8 @@ fn couple(last: &Moving<'_, '_>, first: &Moving<'_, '_>, links: &Links) -> Resul
         return Ok(false);
     };
     let (place, source) = (last.view(place, 0), first.view(source, 0));
-    if place.len().min(source.len()) < WORTH_COUPLING {
+    // What can come to its place by itself need not be copied.
+    if place.len().min(source.len()) < WORTH_COUPLING || links.at(from).limits().receives {
         return Ok(false);
     }
     let tag = last.call.request.tag;

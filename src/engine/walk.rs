@@ -132,7 +132,7 @@ impl Walk {
         let (mut moved, mut done) = (false, true);
         for (lane, (cursor, hops)) in cursors.iter_mut().zip(&route.lanes).enumerate() {
             let legs = chart.map_or(&[][..], |chart| &chart.legs[lane]);
-            moved |= cursor.advance(lane as u8, (hops, legs, route.prompt), tokens, links, call)?;
+            moved |= cursor.advance(lane as u8, (hops, legs), tokens, links, call)?;
             done &= cursor.done;
         }
         if moved && !done {
@@ -166,7 +166,7 @@ impl Cursor {
     fn advance(
         &mut self,
         lane: u8,
-        (hops, legs, prompt): (&[Hop], &[Leg], bool),
+        (hops, legs): (&[Hop], &[Leg]),
         tokens: &mut Tokens,
         links: &Links,
         call: &Call<'_>,
@@ -179,8 +179,7 @@ impl Cursor {
                 self.done = self.round >= call.extents.rounds();
                 continue;
             };
-            // What comes over sockets is better received in place.
-            if prompt && couple::bridges(self.step, self.round, hops, links, call)? {
+            if couple::bridges(self.step, self.round, hops, links, call)? {
                 (self.round, self.step) = (self.round + 1, 1);
                 moved = true;
                 continue;
@@ -326,12 +325,24 @@ impl<'c> Moving<'_, 'c> {
             ([Place::Bytes(from)], &[Place::Link(to)]) => {
                 (links.send(to, view(from), tag)?, Blocker::Link(to, Wanted::Credit))
             }
-            (&[Place::Link(from)], [Place::Bytes(into)]) if leg.len >= WORTH_LENDING => {
+            // Passed on from where it is stored; not begun before that can be done at once.
+            (&[Place::Link(from)], [Place::Bytes(into), peers @ ..])
+                if leg.len >= WORTH_LENDING && links.at(from).limits().receives =>
+            {
+                for to in peers.iter().filter_map(Place::link) {
+                    if links.reserve(to, leg.len)?.is_none() {
+                        return Ok(Some(Tried::Blocked(Blocker::Link(to, Wanted::Credit))));
+                    }
+                }
                 let received = links.receive(from, view(into), tag)?;
                 if received == Received::Peek {
                     return Ok(None);
                 }
-                (received == Received::Yes, Blocker::Link(from, Wanted::Message))
+                let done = received == Received::Yes;
+                for to in peers.iter().filter_map(Place::link).filter(|_| done) {
+                    links.send(to, view(into), tag)?;
+                }
+                (done, Blocker::Link(from, Wanted::Message))
             }
             _ => return Ok(None),
         };

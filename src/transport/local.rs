@@ -318,7 +318,7 @@ fn check_len(len: usize) -> Result<()> {
 
 impl Link for LocalLink {
     fn limits(&self) -> Limits {
-        Limits { slot: SLOT, credit: CREDIT }
+        Limits { slot: SLOT, credit: CREDIT, receives: false }
     }
 
     fn reserve(&self, len: usize) -> Result<Option<View<'_>>> {

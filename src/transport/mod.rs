@@ -32,6 +32,8 @@ pub struct Limits {
     pub slot: usize,
     /// How many messages may always be on their way in one direction; there may be room for more.
     pub credit: usize,
+    /// Whether [`Link::receive`] is worth trying.
+    pub receives: bool,
 }
 
 /// On what terms a message is lent.
@@ -125,7 +127,8 @@ pub trait Link: Send {
     }
 
     /// Lets the next message come to `into` at once, without a copy between, where the link can do that and the
-    /// message has this length and this digest. While a part of it lies there, there is nothing to peek.
+    /// message has this length and this digest; see [`Limits::receives`]. While a part of it lies there, there is
+    /// nothing to peek.
     fn receive(&self, into: View<'_>, digest: u64) -> Result<Received> {
         let _ = (into, digest);
         Ok(Received::Peek)

@@ -339,7 +339,7 @@ impl ShmLink {
 
 impl Link for ShmLink {
     fn limits(&self) -> Limits {
-        Limits { slot: SLOT, credit: CREDIT }
+        Limits { slot: SLOT, credit: CREDIT, receives: false }
     }
 
     fn reserve(&self, len: usize) -> Result<Option<View<'_>>> {

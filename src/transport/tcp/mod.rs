@@ -195,7 +195,7 @@ fn check(len: usize) -> Result<()> {
 
 impl Link for TcpLink {
     fn limits(&self) -> Limits {
-        Limits { slot: SLOT, credit: CREDIT }
+        Limits { slot: SLOT, credit: CREDIT, receives: true }
     }
 
     fn reserve(&self, len: usize) -> Result<Option<View<'_>>> {

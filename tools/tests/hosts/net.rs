@@ -6,6 +6,8 @@
 //!     └───────── veth ──────┼──────────────────── port0
 //!                           └──────────────────── port1
 //! ```
+//! A second rail is another switch, with an `eth1` and a network (10.77.1.0) of its own on each host.
+//!
 //! Neither loopback nor abstract UNIX sockets cross them, so ranks in different ones are on different hosts; nothing
 //! outside them is touched. They are named after this process, and go with the test: what a process that was killed
 //! has left behind, the next one takes away.
@@ -17,15 +19,21 @@ use std::process::{Command, Stdio};
 pub(crate) struct Net {
     name: String,
     hosts: usize,
+    rails: usize,
 }
 
 /// What names of namespaces begin with.
 const PREFIX: &str = "kolo-hosts";
 
 impl Net {
-    /// So many hosts for the test of that name, each with a link of that rate (such as `1gbit`); nothing, and a line
-    /// that says why, where this process may not make them.
-    pub(crate) fn new(test: &str, hosts: usize, rate: Option<&str>) -> Option<Self> {
+    /// A host for each rate of its link (such as `1gbit`, or whatever the machine can do), for the test of that name;
+    /// nothing, and a line that says why, where this process may not make them.
+    pub(crate) fn new(test: &str, rates: &[Option<&str>]) -> Option<Self> {
+        Self::with_rails(test, rates, 1)
+    }
+
+    /// The same with so many links for each host, all of its rate.
+    pub(crate) fn with_rails(test: &str, rates: &[Option<&str>], rails: usize) -> Option<Self> {
         let name = format!("{PREFIX}-{}-{test}", std::process::id());
         if let Err(why) = may_make_namespaces(&name) {
             eprintln!("skipped: {why}");
@@ -33,26 +41,35 @@ impl Net {
         }
         sweep();
         // Made whole or taken away whole: whatever fails from here on drops it.
-        let net = Self { name, hosts };
-        let switch = net.switch();
-        ip(&format!("netns add {switch}"));
-        ip(&format!("-n {switch} link add bridge type bridge"));
-        ip(&format!("-n {switch} link set bridge up"));
-        for host in 0..hosts {
-            let name = net.host(host);
-            ip(&format!("netns add {name}"));
-            ip(&format!("-n {switch} link add port{host} type veth peer name eth0 netns {name}"));
-            ip(&format!("-n {switch} link set port{host} master bridge up"));
-            ip(&format!("-n {name} address add {}/24 dev eth0", net.address(host)));
-            ip(&format!("-n {name} link set lo up"));
-            ip(&format!("-n {name} link set eth0 up"));
-            if let Some(rate) = rate {
-                let shaping = format!("root tbf rate {rate} burst 128k latency 50ms");
-                run("tc", &format!("-n {name} qdisc add dev eth0 {shaping}"));
-                run("tc", &format!("-n {switch} qdisc add dev port{host} {shaping}"));
-            }
+        let net = Self { name, hosts: rates.len(), rails };
+        ip(&format!("netns add {}", net.switch()));
+        for host in 0..net.hosts {
+            ip(&format!("netns add {}", net.host(host)));
+            ip(&format!("-n {} link set lo up", net.host(host)));
+        }
+        for rail in 0..rails {
+            net.lay(rail, rates);
         }
         Some(net)
+    }
+
+    /// Lays a rail.
+    fn lay(&self, rail: usize, rates: &[Option<&str>]) {
+        let switch = self.switch();
+        ip(&format!("-n {switch} link add bridge{rail} type bridge"));
+        ip(&format!("-n {switch} link set bridge{rail} up"));
+        for (host, rate) in rates.iter().enumerate() {
+            let (name, port, eth) = (self.host(host), format!("port{rail}-{host}"), format!("eth{rail}"));
+            ip(&format!("-n {switch} link add {port} type veth peer name {eth} netns {name}"));
+            ip(&format!("-n {switch} link set {port} master bridge{rail} up"));
+            ip(&format!("-n {name} address add {}/24 dev {eth}", address(rail, host)));
+            ip(&format!("-n {name} link set {eth} up"));
+            if let Some(rate) = rate {
+                let shaping = format!("root tbf rate {rate} burst 128k latency 50ms");
+                run("tc", &format!("-n {name} qdisc add dev {eth} {shaping}"));
+                run("tc", &format!("-n {switch} qdisc add dev {port} {shaping}"));
+            }
+        }
     }
 
     /// A name that no other net has.
@@ -68,9 +85,9 @@ impl Net {
         format!("{}-{host}", self.name)
     }
 
-    /// Where a host can be reached by the others.
+    /// Where a host can be reached by the others, on the first rail.
     pub(crate) fn address(&self, host: usize) -> String {
-        format!("10.77.0.{}", host + 1)
+        address(0, host)
     }
 
     /// A program that is to run on a host, in the stead of that command.
@@ -86,12 +103,20 @@ impl Net {
         there
     }
 
-    /// How many bytes a host has sent on its link.
-    pub(crate) fn sent(&self, host: usize) -> u64 {
+    /// How many bytes a host has sent on each of its links.
+    pub(crate) fn sent(&self, host: usize) -> Vec<u64> {
         let name = self.host(host);
-        let text = run("ip", &format!("netns exec {name} cat /sys/class/net/eth0/statistics/tx_bytes"));
-        text.trim().parse().expect("a counter is a number")
+        let on_rail = |rail: usize| {
+            let counter = format!("/sys/class/net/eth{rail}/statistics/tx_bytes");
+            let text = run("ip", &format!("netns exec {name} cat {counter}"));
+            text.trim().parse().expect("a counter is a number")
+        };
+        (0..self.rails).map(on_rail).collect()
     }
+}
+
+fn address(rail: usize, host: usize) -> String {
+    format!("10.77.{rail}.{}", host + 1)
 }
 
 impl Drop for Net {
