@@ -14,19 +14,18 @@
 //! `KOLO_RENDEZVOUS` is obeyed under any launcher; across hosts, all but PMI need it.
 
 use std::ffi::OsString;
-use std::fmt;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 use std::os::fd::RawFd;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::bootstrap::{Secret, digest, hex};
+use crate::bootstrap::{Interfaces, Secret, digest, hex};
 use crate::error::{Error, Result};
 use crate::plan::CollectiveKind;
 
 /// The variables that are kolo's own, and what each means.
-pub const VARIABLES: [(&str, &str); 14] = [
+pub const VARIABLES: [(&str, &str); 15] = [
     ("KOLO_RANK", "this rank's number, from 0"),
     ("KOLO_SIZE", "how many ranks there are"),
     ("KOLO_LOCAL_RANK", "this rank's number among those of its host"),
@@ -37,6 +36,7 @@ pub const VARIABLES: [(&str, &str); 14] = [
     ("KOLO_SECRET", "the job's secret, at least 16 bytes"),
     ("KOLO_SECRET_FILE", "a file that holds the job's secret"),
     ("KOLO_PORT", "the port or ports (a-b) at which this host's ranks may listen; by default any"),
+    ("KOLO_INTERFACE", "interfaces between hosts: names (eth,ib), networks (10.1.0.0/16), ^ and all others"),
     ("KOLO_TRANSPORT", "the transports that may be used, such as shm,tcp; by default all"),
     ("KOLO_DEADLINE", "after how many seconds a call gives up, or none; by default 600"),
     (
@@ -73,6 +73,8 @@ pub struct Config {
     pub secret: Option<Secret>,
     /// The ports at which a rank may listen; `0..=0` stands for any.
     pub ports: RangeInclusive<u16>,
+    /// The interfaces at which other hosts may reach a rank; nothing stands for all.
+    pub interfaces: Option<Interfaces>,
     /// The transports that may be used; nothing stands for all.
     pub transports: Option<Vec<String>>,
     /// After how long a call gives up; nothing stands for never.
@@ -181,6 +183,7 @@ impl Config {
             job,
             secret: secret(&env)?,
             ports: ports(&env)?,
+            interfaces: interfaces(&env)?,
             transports: env.text("KOLO_TRANSPORT")?.map(|list| words(&list)),
             deadline: deadline(&env)?,
             algorithms: algorithms(&env)?,
@@ -395,6 +398,12 @@ fn ports(env: &Environment<'_>) -> Result<RangeInclusive<u16>> {
     }
 }
 
+fn interfaces(env: &Environment<'_>) -> Result<Option<Interfaces>> {
+    let Some(value) = env.text("KOLO_INTERFACE")? else { return Ok(None) };
+    let expected = "names of interfaces or networks, such as eth0,ib or 10.1.0.0/16 or ^docker";
+    value.parse().map(Some).map_err(|()| env.wrong("KOLO_INTERFACE", &value, expected))
+}
+
 fn deadline(env: &Environment<'_>) -> Result<Option<Duration>> {
     const BY_DEFAULT: Duration = Duration::from_secs(600);
     let Some(value) = env.text("KOLO_DEADLINE")? else { return Ok(Some(BY_DEFAULT)) };
@@ -552,6 +561,7 @@ mod tests {
             ("KOLO_LISTEN_FD", "x", "KOLO_LISTEN_FD=`x`: expected an open descriptor"),
             ("KOLO_PORT", "5-4", "KOLO_PORT=`5-4`: expected a port or a range"),
             ("KOLO_PORT", "0", "KOLO_PORT=`0`: expected a port or a range"),
+            ("KOLO_INTERFACE", "eth0,", "KOLO_INTERFACE=`eth0,`: expected names of interfaces or networks"),
             ("KOLO_DEADLINE", "-1", "KOLO_DEADLINE=`-1`: expected seconds"),
             ("KOLO_DEADLINE", "NaN", "KOLO_DEADLINE=`NaN`: expected seconds"),
             ("KOLO_DEADLINE", "1e300", "KOLO_DEADLINE=`1e300`: expected seconds"),

@@ -124,6 +124,13 @@ impl Handling {
 /// belongs to one lane.
 pub type Channel = u8;
 
+/// Where hosts are joined by several networks (rails), rounds are dealt to them in turn, and a lane has a stream on each:
+/// on rail r, that of its channel and r times this many.
+pub const RAIL: Channel = 32;
+
+/// The most rails that are used.
+pub const MOST_RAILS: usize = 4;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use kolo::bootstrap::{Bootstrap, Door, Local, Roster, Secret, Tcp, join};
+use kolo::bootstrap::{Bootstrap, Door, Doorway, Local, Roster, Secret, Tcp, join};
 use kolo::config::Config;
 use kolo::health::Deadline;
 use kolo::{Error, Kind, Result};
@@ -367,7 +367,12 @@ fn ranks_learn_where_all_live_and_agree_on_a_secret() {
         let learn = |mut met: Box<dyn Bootstrap>| {
             let secret = Secret::agree(&mut *met, None)?;
             let mut door = Door::open("job", met.rank(), met.size(), secret.clone())?;
-            let roster = Roster::gather(&mut *met, &mut door, Tcp::Always, &(0..=0))?;
+            let roster = Roster::gather(
+                &mut *met,
+                &mut door,
+                Tcp::Always,
+                Doorway { ports: &(0..=0), interfaces: None },
+            )?;
             met.all_gather(b"")?;
             Ok((secret, roster))
         };
@@ -390,7 +395,7 @@ fn every_rank_says_whose_ports_are_all_in_use() {
     let learn = move |mut met: Box<dyn Bootstrap>| {
         let mut door = Door::open("job", met.rank(), met.size(), Secret::random()?)?;
         let ports = if met.rank() == 1 { port..=port } else { 0..=0 };
-        Roster::gather(&mut *met, &mut door, Tcp::Always, &ports)
+        Roster::gather(&mut *met, &mut door, Tcp::Always, Doorway { ports: &ports, interfaces: None })
     };
     for (rank, error) in failures(finish(start(entrances, learn))).into_iter().enumerate() {
         let text = error.to_string();

@@ -3,21 +3,23 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::ops::RangeInclusive;
 use std::os::unix::net::UnixStream;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::Node;
 use super::dial::{dial, reach, within};
 use super::handshake::{Hello, Purpose, Refusal, Via, same_job, same_version};
+use super::interfaces::addresses;
 use super::reception::{Guest, News, Reception};
 use super::secret::{Secret, hex, random};
 use super::stream::{Dialed, Listener, Stream};
+use super::{Doorway, Node};
 use crate::config::Place;
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
+use crate::topology::RAIL;
 use crate::transport::Meeting;
 
 /// How many streams may wait to be fetched.
@@ -79,25 +81,29 @@ impl Door {
         Ok(Self { me, size, job: job.to_owned(), secret, name, state, delivered: Condvar::new() })
     }
 
-    /// Opens it to TCP as well, at the first free one of `ports`, and says at which addresses: only
-    /// within this host (`loopback`), or at `own`, the address that led this rank to the rendezvous.
+    /// Opens it to TCP as well, at the first free port that is allowed, and says at which addresses, and how many of
+    /// their bits name their networks: only within this host (`loopback`), or at all that are allowed, first at `own`,
+    /// the one that led this rank to the rendezvous.
     pub(super) fn open_tcp(
         &mut self,
         loopback: bool,
         own: Option<IpAddr>,
-        ports: &RangeInclusive<u16>,
-    ) -> Result<Vec<SocketAddr>> {
+        doorway: Doorway<'_>,
+    ) -> Result<Vec<(SocketAddr, u8)>> {
         // Where IPv6 is switched off, its address is refused and IPv4's serves.
         let interfaces: &[IpAddr] = match loopback {
             true => &[IpAddr::V4(Ipv4Addr::LOCALHOST)],
             false => &[IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
         };
-        let listener = listen_at_one(interfaces, ports)?;
+        let addresses = match loopback {
+            true => vec![(interfaces[0], 8)],
+            false => addresses(own, doorway.interfaces)?,
+        };
+        let listener = listen_at_one(interfaces, doorway.ports)?;
         let port = listener.address().map_or(0, |address| address.port());
-        let addresses = if loopback { vec![interfaces[0]] } else { own_addresses(own)? };
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         state.reception.get_or_insert_default().listen(listener);
-        Ok(addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+        Ok(addresses.into_iter().map(|(ip, bits)| (SocketAddr::new(ip, port), bits)).collect())
     }
 
     /// The name of its abstract UNIX socket.
@@ -139,15 +145,16 @@ impl Door {
             return self.wait(appointment, &places, deadline);
         }
         let ranks = (self.me, appointment.peer);
-        let mut outcome = Err(Error::new(Kind::Usage, "it opened no TCP door"));
+        let mut failure = None;
         for place in &places {
             let hello = Hello::new(&self.job, ranks, self.size, appointment.purpose, random()?);
-            outcome = dial(place, &hello, &self.secret, false, deadline);
-            if outcome.is_ok() {
-                break;
+            match dial(place, &hello, &self.secret, false, deadline) {
+                Ok(stream) => return Ok(stream),
+                // The first address is the best one, so that what is wrong there tells most.
+                Err(error) => _ = failure.get_or_insert(error),
             }
         }
-        outcome
+        Err(failure.unwrap_or_else(|| Error::new(Kind::Usage, "it opened no TCP door")))
     }
 
     /// Waits until the peer has knocked.
@@ -223,11 +230,13 @@ fn deliver(mailbox: &mut HashMap<Appointment, Stream>, guests: Vec<Guest>) {
     }
 }
 
-/// Where a peer's door is.
+/// Where a peer's door is; for a stream on a rail, there first.
 fn places(purpose: Purpose, node: &Node) -> Vec<Place> {
     match purpose {
-        Purpose::Link { via: Via::Tcp, .. } => {
-            node.tcp.iter().map(|address| Place::Tcp(address.to_string())).collect()
+        Purpose::Link { via: Via::Tcp, channel, .. } => {
+            let rail = usize::from(channel / RAIL) % node.tcp.len().max(1);
+            let doors = node.tcp[rail..].iter().chain(&node.tcp[..rail]);
+            doors.map(|address| Place::Tcp(address.to_string())).collect()
         }
         _ => vec![Place::Unix(node.door.clone())],
     }
@@ -260,22 +269,6 @@ fn listen_at_one(interfaces: &[IpAddr], ports: &RangeInclusive<u16>) -> Result<L
     Err(Error::new(Kind::System, text))
 }
 
-/// The addresses at which ranks of other hosts reach this rank.
-fn own_addresses(own: Option<IpAddr>) -> Result<Vec<IpAddr>> {
-    if let Some(own) = own.filter(|own| !own.is_loopback()) {
-        return Ok(vec![own]);
-    }
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let found = (host.trim(), 0).to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
-    let found: Vec<IpAddr> = found.iter().map(SocketAddr::ip).filter(|ip| !ip.is_loopback()).collect();
-    if found.is_empty() {
-        let text = "no address is known at which other hosts reach this rank: set KOLO_RENDEZVOUS to an address \
-                    of rank 0's that they reach";
-        return Err(Error::usage(text));
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -291,8 +284,9 @@ mod tests {
         let mut doors: Vec<Door> =
             (0..size).map(|me| Door::open("test", me, size, secret.clone()).unwrap()).collect();
         let card = |door: &mut Door| {
-            let tcp = door.open_tcp(true, None, &(0..=0)).unwrap();
-            Node { tcp, ..Node::here(door) }
+            let doorway = Doorway { ports: &(0..=0), interfaces: None };
+            let (tcp, networks) = door.open_tcp(true, None, doorway).unwrap().into_iter().unzip();
+            Node { tcp, networks, ..Node::here(door) }
         };
         let nodes = doors.iter_mut().map(card).collect();
         (doors.into_iter().map(Arc::new).collect(), nodes)

@@ -13,9 +13,11 @@
 mod dial;
 mod door;
 mod handshake;
+mod interfaces;
 mod local;
 mod node;
 mod pmi;
+mod rails;
 mod reception;
 mod roster;
 mod secret;
@@ -26,9 +28,10 @@ mod wire;
 use std::net::IpAddr;
 
 pub use door::Door;
+pub use interfaces::Interfaces;
 pub use local::Local;
 pub use node::{Node, find_host};
-pub use roster::{Roster, Tcp};
+pub use roster::{Doorway, Roster, Tcp};
 pub use secret::Secret;
 pub(crate) use secret::{digest, hex};
 

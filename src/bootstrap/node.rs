@@ -34,8 +34,10 @@ pub struct Node {
     pub network: u64,
     /// The name of the rank's door, an abstract UNIX socket.
     pub door: String,
-    /// Where its TCP door is, the best address first; none while there is none.
+    /// Where its TCP door is, the best address first, one for each rail; none while there is none.
     pub tcp: Vec<SocketAddr>,
+    /// How many bits of each of these addresses name its network.
+    pub networks: Vec<u8>,
 }
 
 impl Node {
@@ -59,6 +61,7 @@ impl Node {
             network: inode("/proc/self/ns/net"),
             door: door.name().to_owned(),
             tcp: Vec::new(),
+            networks: Vec::new(),
         }
     }
 
@@ -71,8 +74,8 @@ impl Node {
     pub fn encode(&self) -> Vec<u8> {
         let card = Writer::default().text(&self.version).u32(self.user).u32(self.pid);
         let card = card.raw(&self.process).raw(&self.boot).u64(self.network).text(&self.door);
-        let addresses = &self.tcp[..self.tcp.len().min(ADDRESSES)];
-        addresses.iter().fold(card.u8(addresses.len() as u8), put_address).done()
+        let addresses = self.tcp.iter().zip(&self.networks).take(ADDRESSES);
+        addresses.clone().fold(card.u8(addresses.len() as u8), put_address).done()
     }
 
     /// From the bytes that `rank` sent.
@@ -103,27 +106,28 @@ impl Node {
         if count > ADDRESSES {
             return None;
         }
-        let tcp = (0..count).map(|_| take_address(&mut reader)).collect::<Option<_>>()?;
+        let addresses = (0..count).map(|_| take_address(&mut reader)).collect::<Option<Vec<_>>>()?;
+        let (tcp, networks) = addresses.into_iter().unzip();
         reader.end()?;
-        Some(Self { version, user, pid, process, boot, network, door, tcp })
+        Some(Self { version, user, pid, process, boot, network, door, tcp, networks })
     }
 }
 
-fn put_address(card: Writer, address: &SocketAddr) -> Writer {
+fn put_address(card: Writer, (address, bits): (&SocketAddr, &u8)) -> Writer {
     let card = match address.ip() {
         IpAddr::V4(ip) => card.u8(4).raw(&ip.octets()),
         IpAddr::V6(ip) => card.u8(6).raw(&ip.octets()),
     };
-    card.u16(address.port())
+    card.u16(address.port()).u8(*bits)
 }
 
-fn take_address(reader: &mut Reader<'_>) -> Option<SocketAddr> {
+fn take_address(reader: &mut Reader<'_>) -> Option<(SocketAddr, u8)> {
     let ip: IpAddr = match reader.u8()? {
         4 => reader.array::<4>()?.into(),
         6 => reader.array::<16>()?.into(),
         _ => return None,
     };
-    Some((ip, reader.u16()?).into())
+    Some(((ip, reader.u16()?).into(), reader.u8()?))
 }
 
 fn boot() -> [u8; 16] {
@@ -153,7 +157,7 @@ mod tests {
     fn node() -> Node {
         let door = Door::open("test", 0, 1, Secret::random().unwrap()).unwrap();
         let tcp = vec!["10.1.2.3:4000".parse().unwrap(), "[fd00::1]:4001".parse().unwrap()];
-        Node { tcp, ..Node::here(&door) }
+        Node { tcp, networks: vec![24, 64], ..Node::here(&door) }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::handshake::printable;
 use super::wire::{Reader, Writer};
-use super::{Bootstrap, Door, Node, find_host};
+use super::{Bootstrap, Door, Interfaces, Node, find_host, rails};
 use crate::error::{Error, Kind, Result};
 
 /// Every rank's card, and the host that it lives on.
@@ -15,6 +15,17 @@ pub struct Roster {
     pub nodes: Vec<Node>,
     /// For each rank, the lowest rank that shares its host.
     pub hosts: Vec<u32>,
+    /// How many networks join all hosts; at least 1.
+    pub rails: usize,
+}
+
+/// What this rank's user says about its TCP door.
+#[derive(Clone, Copy, Debug)]
+pub struct Doorway<'a> {
+    /// It opens at one of them; `0..=0`: at any.
+    pub ports: &'a RangeInclusive<u16>,
+    /// The interfaces at which it may be reached; nothing stands for all.
+    pub interfaces: Option<&'a Interfaces>,
 }
 
 /// When ranks open TCP doors; alike on all ranks.
@@ -29,8 +40,8 @@ pub enum Tcp {
 }
 
 impl Roster {
-    /// Tells all ranks of each other. Where TCP doors are wanted, this rank's opens at one of `ports`
-    /// (`0..=0`: at any), for this host alone if all ranks share one.
+    /// Tells all ranks of each other. Where TCP doors are wanted, this rank's opens as `doorway` says, for this host
+    /// alone if all ranks share one.
     ///
     /// # Errors
     /// As [`Bootstrap::all_gather`]; `Refused` where versions differ; `System` where no port is free.
@@ -38,7 +49,7 @@ impl Roster {
         bootstrap: &mut dyn Bootstrap,
         door: &mut Door,
         tcp: Tcp,
-        ports: &RangeInclusive<u16>,
+        doorway: Doorway<'_>,
     ) -> Result<Self> {
         let me = bootstrap.rank();
         let cards = bootstrap.all_gather(&Node::here(door).encode())?;
@@ -52,12 +63,16 @@ impl Roster {
         };
         let hosts = said.iter().enumerate().map(read).collect::<Result<Vec<u32>>>()?;
 
+        let mut rails = 1;
         if tcp == Tcp::Always || tcp == Tcp::BetweenHosts && hosts.iter().any(|&host| host != 0) {
             let loopback = nodes.iter().all(|node| node.shares_loopback(&nodes[0]));
-            let opened = door.open_tcp(loopback, bootstrap.address(), ports);
+            let opened = door.open_tcp(loopback, bootstrap.address(), doorway);
             nodes = exchange_doors(bootstrap, nodes, opened)?;
+            if !loopback {
+                rails = rails::agree(bootstrap, &mut nodes, &hosts)?;
+            }
         }
-        Ok(Self { nodes, hosts })
+        Ok(Self { nodes, hosts, rails })
     }
 }
 
@@ -65,12 +80,12 @@ impl Roster {
 fn exchange_doors(
     bootstrap: &mut dyn Bootstrap,
     mut nodes: Vec<Node>,
-    opened: Result<Vec<SocketAddr>>,
+    opened: Result<Vec<(SocketAddr, u8)>>,
 ) -> Result<Vec<Node>> {
     let said = match &opened {
         Ok(addresses) => {
             let node = &mut nodes[bootstrap.rank()];
-            node.tcp.clone_from(addresses);
+            (node.tcp, node.networks) = addresses.iter().copied().unzip();
             Writer::default().u8(1).raw(&node.encode()).done()
         }
         Err(error) => Writer::default().u8(0).raw(error.to_string().as_bytes()).done(),

@@ -7,8 +7,9 @@ use super::Communicator;
 use super::choice::Settings;
 use super::core::Group;
 use super::cores::Cores;
+use super::gauge::{GAUGE, Gauge};
 use super::progress::Progress;
-use crate::bootstrap::{self, Bootstrap, Door, Roster, Secret};
+use crate::bootstrap::{self, Bootstrap, Door, Doorway, Roster, Secret};
 use crate::config::Config;
 use crate::engine::{Patience, Port};
 use crate::error::{Error, Kind, Result};
@@ -45,6 +46,8 @@ pub(super) struct Context {
     home: Option<usize>,
     /// The most payload bytes of a message over any transport that two ranks use.
     slot: usize,
+    /// What the network between the hosts can do.
+    gauge: Gauge,
     /// What ranks of this host have allocated together, whatever the communicator.
     allocations: Arc<Allocations>,
     progress: OnceLock<Progress>,
@@ -62,7 +65,8 @@ impl Context {
         let secret = Secret::agree(bootstrap, config.secret.as_ref())?;
         let mut door = Door::open(&config.job, me, size, secret)?;
         let tcp = transport::tcp_doors(&transports);
-        let roster = Roster::gather(bootstrap, &mut door, tcp, &config.ports)?;
+        let doorway = Doorway { ports: &config.ports, interfaces: config.interfaces.as_ref() };
+        let roster = Roster::gather(bootstrap, &mut door, tcp, doorway)?;
         let here = roster.hosts.iter().filter(|host| **host == roster.hosts[me]).count();
         let cores = Cores::gather(bootstrap)?;
         let patience = Patience::for_host(here, cores.of_host(&roster.hosts, roster.hosts[me]));
@@ -70,8 +74,33 @@ impl Context {
         let topology = cores.topology(&roster.hosts).sharing_memory(shares_memory);
         let home = cores.home(&topology, me);
         let slot = smallest_slot(&roster, &transports);
-        let (allocations, progress) = (Arc::default(), OnceLock::new());
-        Ok(Self { me, roster, door, transports, patience, topology, home, slot, allocations, progress })
+        let (gauge, allocations, progress) = (Gauge::default(), Arc::default(), OnceLock::new());
+        let context = Self {
+            me,
+            roster,
+            door,
+            transports,
+            patience,
+            topology,
+            home,
+            slot,
+            gauge,
+            allocations,
+            progress,
+        };
+        let gauge = context.measure(bootstrap, Deadline::after(config.deadline))?;
+        Ok(Self { gauge, ..context })
+    }
+
+    /// Measures the network between the hosts, if there are several.
+    fn measure(&self, bootstrap: &mut dyn Bootstrap, deadline: Deadline) -> Result<Gauge> {
+        if self.roster.hosts.iter().all(|host| *host == 0) {
+            return Ok(Gauge::default());
+        }
+        let all = Group::all(self.me, &self.topology);
+        Gauge::measure(bootstrap, &self.roster.hosts, deadline, |peer, bell| {
+            self.link(&all, Port { peer: peer as u32, channel: GAUGE }, bell, deadline)
+        })
     }
 
     /// Opens a link of a communicator.
@@ -193,7 +222,7 @@ impl Context {
             topology: group.topology.clone(),
             cost: Box::new(cost),
             core: Core::MEASURED,
-            host: Host::MEASURED,
+            host: Host { network_per_us: self.network_per_us(&group.topology), ..Host::MEASURED },
             slot: self.slot() as u32,
             credit: 4,
             lends: false,
@@ -201,9 +230,27 @@ impl Context {
     }
 
     fn cost(&self, a: usize, b: usize) -> Cost {
-        let (a, b) = (&self.roster.nodes[a], &self.roster.nodes[b]);
-        let reached = self.transports.iter().find_map(|transport| transport.reach(a, b).ok());
-        reached.unwrap_or(Cost { latency_ns: u32::MAX, bytes_per_us: 1, handling: Handling::NONE })
+        let Roster { nodes, hosts, rails } = &self.roster;
+        let reached = self.transports.iter().find_map(|transport| transport.reach(&nodes[a], &nodes[b]).ok());
+        let mut cost =
+            reached.unwrap_or(Cost { latency_ns: u32::MAX, bytes_per_us: 1, handling: Handling::NONE });
+        if hosts[a] != hosts[b] {
+            cost = self.gauge.cost(cost, hosts[a], hosts[b]);
+            // Two ranks have a stream on each rail.
+            cost.bytes_per_us = cost.bytes_per_us.saturating_mul(*rails as u32);
+        }
+        cost
+    }
+
+    fn network_per_us(&self, topology: &Topology) -> u32 {
+        let one = self.gauge.fastest().unwrap_or(Host::MEASURED.network_per_us);
+        one.saturating_mul(self.rails(topology) as u32)
+    }
+
+    /// How many networks join the hosts of a communicator's ranks.
+    pub(super) fn rails(&self, topology: &Topology) -> usize {
+        let one_host = (1..topology.size()).all(|rank| topology.together(0, rank));
+        if one_host { 1 } else { self.roster.rails }
     }
 
     /// The most payload bytes of a message; the same on all ranks.
@@ -241,7 +288,7 @@ impl Context {
 /// The smallest slot of the transports that some two ranks use. What connects two ranks depends on their
 /// hosts, so it is enough to ask about each rank and one rank of each host.
 fn smallest_slot(roster: &Roster, transports: &[Box<dyn Transport>]) -> usize {
-    let Roster { nodes, hosts } = roster;
+    let Roster { nodes, hosts, .. } = roster;
     let leaders = (0..nodes.len()).filter(|&rank| hosts[rank] as usize == rank);
     let used = leaders.flat_map(|leader| {
         let with =
@@ -254,7 +301,7 @@ fn smallest_slot(roster: &Roster, transports: &[Box<dyn Transport>]) -> usize {
 /// Whether all ranks of a host can share memory. What connects two ranks depends on their hosts, so it is
 /// enough to ask about each rank and the first one of its host.
 fn shares_memory(roster: &Roster, transports: &[Box<dyn Transport>]) -> bool {
-    let Roster { nodes, hosts } = roster;
+    let Roster { nodes, hosts, .. } = roster;
     hosts.iter().enumerate().filter(|(rank, host)| *rank != **host as usize).all(|(rank, &host)| {
         let first = &nodes[host as usize];
         let transport = transports.iter().find(|transport| transport.reach(first, &nodes[rank]).is_ok());
@@ -334,9 +381,7 @@ impl Communicator {
         transports: Vec<Box<dyn Transport>>,
     ) -> Result<Self> {
         let context = Context::join(bootstrap, config, transports)?;
-        let (rank, size) = (bootstrap.rank(), bootstrap.size());
-        let topology = context.topology.clone();
-        let group = Group { id: 0, rank, members: (0..size as u32).collect(), topology };
+        let group = Group::all(context.me, &context.topology);
         Self::new(Arc::new(context), group, Settings::of(config)?)
     }
 }

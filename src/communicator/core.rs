@@ -32,6 +32,14 @@ pub(crate) struct Group {
     pub(super) topology: Topology,
 }
 
+impl Group {
+    /// All ranks of a job; this one is `rank`.
+    pub(super) fn all(rank: usize, topology: &Topology) -> Self {
+        let members = (0..topology.size() as u32).collect();
+        Self { id: 0, rank, members, topology: topology.clone() }
+    }
+}
+
 /// What a route is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Destination {
@@ -39,12 +47,13 @@ struct Destination {
     root: u32,
     algorithm: u8,
     peers: (Option<u32>, Option<u32>),
+    rails: u8,
 }
 
 impl Errand {
-    fn destination(&self, algorithm: u8) -> Destination {
+    fn destination(&self, algorithm: u8, rails: u8) -> Destination {
         let Self { routine, root, peers, .. } = *self;
-        Destination { routine, root, algorithm, peers }
+        Destination { routine, root, algorithm, peers, rails }
     }
 
     fn signature(&self, communicator: u64, sequence: u64, algorithm: u8) -> Signature {
@@ -67,6 +76,9 @@ impl Errand {
 /// The algorithm of the barrier by which ranks agree on a call before they open links for it: few links
 /// for each rank, and every rank hears of every other one in few hops.
 const AGREEMENT: &str = "doubling";
+
+/// From so many bytes of all blocks together on calls take all rails: less is soon sent over one.
+const LONG: usize = 64 << 10;
 
 /// See the module.
 pub(crate) struct Core {
@@ -231,7 +243,7 @@ impl Core {
         };
         let algorithm = self.algorithm(&errand)?;
         let signature = errand.signature(self.group.id, errand.number(sequence), algorithm);
-        let wanted = errand.destination(algorithm);
+        let wanted = errand.destination(algorithm, self.rails(&errand));
         let stamp = signature.stamp();
         let route = match self.find(wanted) {
             Some(route) => route,
@@ -323,7 +335,7 @@ impl Core {
         }
         let routine = Routine::Collective(CollectiveKind::Barrier);
         let algorithm = choice::place_of(algorithm::find(AGREEMENT)?);
-        let agreement = Destination { routine, root: 0, algorithm, peers: (None, None) };
+        let agreement = Destination { routine, root: 0, algorithm, peers: (None, None), rails: 1 };
         let route = match self.find(agreement) {
             Some(route) => route,
             None => self.open(agreement)?,
@@ -351,7 +363,16 @@ impl Core {
     /// Whether the route of a call is open, so that [`Core::begin`] waits for nobody.
     pub(super) fn knows(&mut self, ask: &Ask) -> bool {
         let Ok(algorithm) = self.algorithm(&ask.errand) else { return true };
-        self.find(ask.errand.destination(algorithm)).is_some()
+        self.find(ask.errand.destination(algorithm, self.rails(&ask.errand))).is_some()
+    }
+
+    /// How many rails a call takes: all ranks know its size, and which of them are apart.
+    fn rails(&self, errand: &Errand) -> u8 {
+        let long = errand.count * errand.dtype.size() > LONG;
+        match errand.routine {
+            Routine::Collective(_) if long && !errand.edges => self.context.rails(&self.group.topology) as u8,
+            _ => 1,
+        }
     }
 
     fn find(&self, wanted: Destination) -> Option<usize> {
@@ -361,7 +382,8 @@ impl Core {
     fn open(&mut self, wanted: Destination) -> Result<usize> {
         let plan = Arc::new(self.plan(wanted)?);
         let deadline = Deadline::after(self.settings.deadline);
-        for port in self.engine.missing(&plan) {
+        let rails = wanted.rails.into();
+        for port in self.engine.missing(&plan, rails) {
             let link = self.context.link(&self.group, port, self.engine.bell(), deadline)?;
             self.engine.add(port, link);
         }
@@ -369,7 +391,7 @@ impl Core {
             0 => None,
             len => Some(Board::new(self.context.share(&self.group, len, self.engine.bell(), deadline)?)),
         };
-        self.routes.push((wanted, self.engine.route(plan, board)));
+        self.routes.push((wanted, self.engine.route(plan, board, rails)));
         Ok(self.routes.len() - 1)
     }
 

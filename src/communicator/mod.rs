@@ -5,6 +5,7 @@ mod choice;
 mod context;
 mod core;
 mod cores;
+mod gauge;
 mod group;
 mod progress;
 mod scope;

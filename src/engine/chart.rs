@@ -64,7 +64,7 @@ impl Leg {
 pub struct Chart {
     /// The map that it was drawn from.
     pub extents: Extents<'static>,
-    /// By lane and step; steps that move nothing have an empty one.
+    /// By lane of the first rail, and step; steps that move nothing have an empty one.
     pub legs: Vec<Vec<Leg>>,
     /// The same for a small call: of one lane and one round.
     pub brief: Option<Brief>,
@@ -74,7 +74,8 @@ impl Chart {
     /// The chart of a route.
     pub fn new(route: &Route, extents: Extents<'static>) -> Self {
         let leg = |hop: &Hop| hop.leg(&extents, 0);
-        let legs: Vec<Vec<_>> = route.lanes.iter().map(|hops| hops.iter().map(leg).collect()).collect();
+        let first = &route.lanes[..route.plan.lanes.len()];
+        let legs: Vec<Vec<_>> = first.iter().map(|hops| hops.iter().map(leg).collect()).collect();
         let brief = match (&route.lanes[..], &legs[..], extents.rounds()) {
             ([hops], [legs], 1) if route.prompt => Some(Brief::new(hops, legs)),
             _ => None,

@@ -27,15 +27,12 @@ pub(super) fn bridges(
     links: &Links,
     call: &Call<'_>,
 ) -> Result<bool> {
+    let next = round + call.extents.rails();
     match hops {
         [Hop::Move(first), .., Hop::Move(last)]
-            if step + 1 == hops.len() && round + 1 < call.extents.rounds() && !call.request.edges =>
+            if step + 1 == hops.len() && next < call.extents.rounds() && !call.request.edges =>
         {
-            couple(
-                &Moving { step: last, round, call },
-                &Moving { step: first, round: round + 1, call },
-                links,
-            )
+            couple(&Moving { step: last, round, call }, &Moving { step: first, round: next, call }, links)
         }
         _ => Ok(false),
     }

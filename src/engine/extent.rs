@@ -96,15 +96,18 @@ pub struct Extents<'a> {
     /// Bytes of an element, as a power of two: pieces are found without a division.
     shift: u32,
     rounds: usize,
+    /// Of the plan.
+    banks: usize,
+    rails: usize,
 }
 
 /// Chunks begin on this boundary (in bytes, from the vector's start) where the vector is long enough.
 const LINE: usize = 64;
 
 impl<'a> Extents<'a> {
-    /// The map of a call whose messages hold `slot` bytes at most.
+    /// The map of a call whose messages hold `slot` bytes at most, and whose rounds are dealt to that many rails.
     #[inline]
-    pub fn new(plan: &Plan, shape: Shape<'a>, size: usize, slot: usize) -> Self {
+    pub fn new(plan: &Plan, shape: Shape<'a>, size: usize, slot: usize, rails: usize) -> Self {
         let blocks = plan.blocks as usize;
         let shift = size.trailing_zeros();
         let most = plan.chunk(slot) >> shift;
@@ -121,6 +124,14 @@ impl<'a> Extents<'a> {
                 side(input, only_input).max(side(output, only_output))
             }
         };
+        // Each rail has as many rounds.
+        let chunk = match rails {
+            1 => chunk,
+            _ => {
+                let rounds = longest.div_ceil(chunk).max(1).next_multiple_of(rails);
+                chunk.min((longest.div_ceil(rounds) + line - 1) & !(line - 1)).max(1)
+            }
+        };
         let rounds = if longest <= chunk { 1 } else { longest.div_ceil(chunk) };
         let last = match shape {
             Shape::Whole(count) => {
@@ -132,7 +143,12 @@ impl<'a> Extents<'a> {
             }
             Shape::Ranked { .. } => chunk,
         };
-        Self { shape, blocks, chunk, last, shift, rounds }
+        Self { shape, blocks, chunk, last, shift, rounds, banks: plan.scratch.into(), rails }
+    }
+
+    /// How many of its rounds are walked at once, each on a rail of its own.
+    pub fn rails(&self) -> usize {
+        self.rails
     }
 
     /// How often the plan is walked.
@@ -145,9 +161,14 @@ impl<'a> Extents<'a> {
         self.blocks
     }
 
-    /// The bytes of one scratch bank.
+    /// The bytes of one bank.
     pub fn bank(&self) -> usize {
         (self.blocks * self.chunk) << self.shift
+    }
+
+    /// The bytes of all scratch banks: each rail has its own.
+    pub fn scratch(&self) -> usize {
+        self.bank() * self.banks * self.rails
     }
 
     /// Where the block's chunk lies in that memory, in bytes.
@@ -155,7 +176,8 @@ impl<'a> Extents<'a> {
     pub fn piece(&self, memory: Memory, block: usize, round: usize) -> Range<usize> {
         let elements = match (memory, self.shape) {
             (Memory::Scratch(bank) | Memory::Board(bank), _) => {
-                let start = (usize::from(bank) * self.blocks + block) * self.chunk;
+                let bank = usize::from(bank) + round % self.rails * self.banks;
+                let start = (bank * self.blocks + block) * self.chunk;
                 start..start + self.len(block, round)
             }
             (_, Shape::Whole(count)) => self.part(count, block, round),
@@ -226,7 +248,8 @@ mod tests {
             for width in [1, 2] {
                 for size in [1, 4, 8] {
                     for count in [0, 1, 2, 3, 5, 63, 64, 65, 1000, 4096, 5003] {
-                        let extents = Extents::new(&plan(blocks, width), Shape::Whole(count), size, 1024);
+                        let (plan, shape) = (plan(blocks, width), Shape::Whole(count));
+                        let extents = Extents::new(&plan, shape, size, 1024, 1 + count % 3);
                         let mut seen = vec![0; count * size];
                         for round in 0..extents.rounds() {
                             for block in 0..blocks as usize {
@@ -247,7 +270,7 @@ mod tests {
         let ends = [0, 5, 5, 305, 312];
         let both = Counts::Ends(&ends);
         let shape = Shape::Ranked { input: both, output: both, only_input: Some(3), only_output: None };
-        let extents = Extents::new(&plan(5, 1), shape, 4, 512);
+        let extents = Extents::new(&plan(5, 1), shape, 4, 512, 1);
         assert_eq!(extents.rounds(), 3);
         let mut seen = vec![0; 312 * 4];
         for round in 0..3 {
@@ -265,7 +288,7 @@ mod tests {
     fn scratch_has_room_for_blocks_that_the_output_does_not_hold() {
         let four = Counts::Even(4);
         let shape = Shape::Ranked { input: four, output: four, only_input: None, only_output: Some(1) };
-        let extents = Extents::new(&plan(3, 1), shape, 4, 512);
+        let extents = Extents::new(&plan(3, 1), shape, 4, 512, 1);
         for block in 0..3 {
             assert_eq!(extents.piece(Memory::Scratch(0), block, 0).len(), 16, "block {block}");
         }

@@ -109,9 +109,9 @@ impl Engine {
         &self.abort
     }
 
-    /// The streams of a plan that are not open yet.
-    pub fn missing(&self, plan: &Plan) -> Vec<Port> {
-        ports(plan).into_iter().filter(|port| self.links.find(*port).is_none()).collect()
+    /// The streams of a plan that are not open yet, on so many rails.
+    pub fn missing(&self, plan: &Plan, rails: usize) -> Vec<Port> {
+        ports(plan, rails).into_iter().filter(|port| self.links.find(*port).is_none()).collect()
     }
 
     /// Adds an open stream.
@@ -119,9 +119,9 @@ impl Engine {
         self.links.add(port, link);
     }
 
-    /// A plan whose streams are all open and whose board is shared, ready to be walked.
-    pub fn route(&self, plan: Arc<Plan>, board: Option<Board>) -> Route {
-        Route::new(plan, board, &self.links)
+    /// A plan whose streams are all open, on so many rails, and whose board is shared, ready to be walked.
+    pub fn route(&self, plan: Arc<Plan>, board: Option<Board>, rails: usize) -> Route {
+        Route::new(plan, board, &self.links, rails)
     }
 
     /// Tells every peer that this side is done with the communicator. Returns when nobody reads this
@@ -136,20 +136,14 @@ impl Engine {
     /// The chart of a route for a call's shape, if that borrows nothing.
     pub fn chart(&mut self, route: &Route, request: &Request<'_>) -> Option<Chart> {
         let (shape, size) = (request.shape.lasting()?, request.signature.dtype.size());
-        let extents = Extents::new(&route.plan, shape, size, self.slot);
-        self.make_room(route, &extents);
+        let extents = Extents::new(&route.plan, shape, size, self.slot, route.rails);
+        self.scratch.ensure(extents.scratch());
         let mut chart = Chart::new(route, extents);
         // A sprint streams nothing.
         if request.signature.count as usize * size > self.overflow / 2 {
             chart.brief = None;
         }
         Some(chart)
-    }
-
-    fn make_room(&mut self, route: &Route, extents: &Extents<'_>) {
-        if route.plan.scratch > 0 {
-            self.scratch.ensure(extents.bank() * usize::from(route.plan.scratch));
-        }
     }
 
     /// Walks a small call as far as one comes with a few looks at each step: to the end, or to where
@@ -175,8 +169,9 @@ impl Engine {
         let extents = match chart {
             Some(chart) => &chart.extents,
             None => {
-                own = Extents::new(&route.plan, request.shape, request.signature.dtype.size(), self.slot);
-                self.make_room(route, &own);
+                let size = request.signature.dtype.size();
+                own = Extents::new(&route.plan, request.shape, size, self.slot, route.rails);
+                self.scratch.ensure(own.scratch());
                 &own
             }
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::board::Board;
 use super::link::Links;
 use crate::plan::{Memory, Plan, Source, Span, Step, given};
-use crate::topology::Channel;
+use crate::topology::{Channel, MOST_RAILS, RAIL};
 
 /// A peer's stream, as plans name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,8 +93,11 @@ impl Move {
 pub struct Route {
     /// The plan.
     pub plan: Arc<Plan>,
-    /// Its lanes' steps.
+    /// Its lanes' steps, rail by rail: rounds are dealt to the rails in turn. What one rail does touches nothing of
+    /// another's: no link, and no bytes, since rounds share none but scratch, which each rail has for itself.
     pub lanes: Vec<Vec<Hop>>,
+    /// How many rails there are.
+    pub rails: usize,
     /// The links that it uses.
     pub links: Vec<u32>,
     /// What its ranks share, where the plan has a board.
@@ -107,13 +110,13 @@ pub struct Route {
     pub reads: bool,
 }
 
-/// The streams that a plan needs, in ascending order.
-pub fn ports(plan: &Plan) -> Vec<Port> {
+/// The streams that a plan needs on so many rails, in ascending order.
+pub fn ports(plan: &Plan, rails: usize) -> Vec<Port> {
     let mut ports: Vec<Port> = Vec::new();
-    for lane in &plan.lanes {
+    for (rail, lane) in (0..rails).flat_map(|rail| plan.lanes.iter().map(move |lane| (rail, lane))) {
         for step in &lane.steps {
             let peers = step.senders().chain(step.receivers().iter().copied());
-            ports.extend(peers.map(|peer| Port { peer, channel: lane.channel }));
+            ports.extend(peers.map(|peer| Port { peer, channel: on_rail(lane.channel, rail) }));
         }
     }
     ports.sort_unstable();
@@ -121,25 +124,41 @@ pub fn ports(plan: &Plan) -> Vec<Port> {
     ports
 }
 
+fn on_rail(channel: Channel, rail: usize) -> Channel {
+    debug_assert!(channel < RAIL && rail < MOST_RAILS);
+    channel + rail as Channel * RAIL
+}
+
 impl Route {
-    /// The plan over links, all of which are open, and its board, if it has one.
-    pub fn new(plan: Arc<Plan>, board: Option<Board>, links: &Links) -> Self {
+    /// The plan over links, all of which are open on so many rails, and its board, if it has one.
+    pub fn new(plan: Arc<Plan>, board: Option<Board>, links: &Links, rails: usize) -> Self {
         let link = |port| links.find(port).expect("the plan's streams are open");
-        let lanes = plan.lanes.iter().zip(given(&plan)).map(|(lane, given)| {
-            let place = |peer: u32| link(Port { peer, channel: lane.channel });
-            let steps = lane.steps.iter().zip(given);
-            steps.map(|(step, gives)| hop(step, plan.lends, gives, &place)).collect()
-        });
-        let lanes: Vec<Vec<Hop>> = lanes.collect();
+        let given = given(&plan);
+        let on = |rail: usize| {
+            let (plan, given) = (&plan, &given);
+            plan.lanes.iter().zip(given).map(move |(lane, given)| -> Vec<Hop> {
+                let place = |peer: u32| link(Port { peer, channel: on_rail(lane.channel, rail) });
+                let sibling = |lane: u8| lane + (rail * plan.lanes.len()) as u8;
+                let steps = lane.steps.iter().zip(given);
+                steps.map(|(step, gives)| hop(step, plan.lends, *gives, &place, &sibling)).collect()
+            })
+        };
+        let lanes: Vec<Vec<Hop>> = (0..rails).flat_map(on).collect();
         let lends = lanes.iter().flatten().any(|hop| matches!(hop, Hop::Move(step) if step.lends));
         let reads = lanes.iter().flatten().any(|hop| matches!(hop, Hop::Move(step) if step.reads_vectors()));
-        let used: Vec<u32> = ports(&plan).into_iter().map(link).collect();
+        let used: Vec<u32> = ports(&plan, rails).into_iter().map(link).collect();
         let prompt = used.iter().all(|&at| links.at(at).watch().is_none());
-        Self { plan, lanes, links: used, board, prompt, lends, reads }
+        Self { plan, lanes, rails, links: used, board, prompt, lends, reads }
     }
 }
 
-fn hop(step: &Step, lends: bool, gives: bool, place: &impl Fn(u32) -> u32) -> Hop {
+fn hop(
+    step: &Step,
+    lends: bool,
+    gives: bool,
+    place: &impl Fn(u32) -> u32,
+    sibling: &impl Fn(u8) -> u8,
+) -> Hop {
     match step {
         Step::Move { sources, finish, into, to } => Hop::Move(Move {
             answers: matches!(to[..], [back] if sources.contains(&Source::From(back))),
@@ -159,8 +178,8 @@ fn hop(step: &Step, lends: bool, gives: bool, place: &impl Fn(u32) -> u32) -> Ho
             lends: lends && into.is_none() && !finish && sources.len() == 1 && to.len() == 1,
             gives,
         }),
-        Step::Post(lane) => Hop::Post(*lane),
-        Step::Join(lane) => Hop::Join(*lane),
+        Step::Post(lane) => Hop::Post(sibling(*lane)),
+        Step::Join(lane) => Hop::Join(sibling(*lane)),
         Step::Signal(rank) => Hop::Signal(place(*rank)),
         Step::Await(rank) => Hop::Await(place(*rank)),
     }

@@ -116,12 +116,16 @@ impl Walk {
         Self { cursors: smallvec![cursor], tokens: Tokens::default() }
     }
 
-    /// A walk that has not begun.
+    /// A walk that has not begun: each rail with its first round.
     pub fn new(route: &Route) -> Self {
-        let cursors = match route.lanes.len() {
-            lanes @ ..=2 => SmallVec::from_buf_and_len([Cursor::default(); 2], lanes),
-            lanes => smallvec![Cursor::default(); lanes],
+        let lanes = route.lanes.len();
+        let mut cursors = match lanes {
+            ..=2 => SmallVec::from_buf_and_len([Cursor::default(); 2], lanes),
+            _ => smallvec![Cursor::default(); lanes],
         };
+        for (at, cursor) in cursors.iter_mut().enumerate().skip(lanes / route.rails) {
+            cursor.round = at * route.rails / lanes;
+        }
         Self { cursors, tokens: Tokens::default() }
     }
 
@@ -131,7 +135,7 @@ impl Walk {
         let Self { cursors, tokens } = self;
         let (mut moved, mut done) = (false, true);
         for (lane, (cursor, hops)) in cursors.iter_mut().zip(&route.lanes).enumerate() {
-            let legs = chart.map_or(&[][..], |chart| &chart.legs[lane]);
+            let legs = chart.and_then(|chart| chart.legs.get(lane)).map_or(&[][..], Vec::as_slice);
             moved |= cursor.advance(lane as u8, (hops, legs), tokens, links, call)?;
             done &= cursor.done;
         }
@@ -171,16 +175,19 @@ impl Cursor {
         links: &Links,
         call: &Call<'_>,
     ) -> Result<bool> {
-        let mut moved = false;
+        let (mut moved, rails) = (false, call.extents.rails());
         while !self.done {
+            if self.round >= call.extents.rounds() {
+                self.done = true;
+                break;
+            }
             let Some(hop) = hops.get(self.step) else {
                 self.step = 0;
-                self.round += 1;
-                self.done = self.round >= call.extents.rounds();
+                self.round += rails;
                 continue;
             };
             if couple::bridges(self.step, self.round, hops, links, call)? {
-                (self.round, self.step) = (self.round + 1, 1);
+                (self.round, self.step) = (self.round + rails, 1);
                 moved = true;
                 continue;
             }

@@ -171,7 +171,7 @@ impl Case {
             }
         };
         let size = self.dtype.size();
-        let bank = Extents::new(&plan, shape, size, slot(self.transport)).bank() / size;
+        let bank = Extents::new(&plan, shape, size, slot(self.transport), 1).bank() / size;
         if kind.layout() == Layout::Whole { bank } else { bank / plan.blocks as usize }
     }
 }

@@ -271,7 +271,7 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
         let mut sent = end.max(link.state.free);
         if !self.machine.topology.together(from, to) {
             let host = |rank| self.machine.topology.host(rank);
-            let busy = ps(bytes, self.machine.host.network_per_us);
+            let busy = ps(bytes, self.machine.host.network_per_us.min(cost.bytes_per_us));
             for (host, side) in [(host(from), 0), (host(to), 1)] {
                 // The network passes on what comes while more of it comes.
                 let free = &mut self.networks[host][side];

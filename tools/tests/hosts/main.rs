@@ -18,13 +18,15 @@ struct Job<'a> {
     ranks: &'a [usize],
     secret: PathBuf,
     port: u16,
+    /// `KOLO_INTERFACE`, if it is set.
+    interface: Option<&'a str>,
 }
 
 impl<'a> Job<'a> {
     fn new(net: &'a Net, ranks: &'a [usize]) -> Self {
         let secret = folder(net.name()).join("secret");
         fs::write(&secret, "a secret of these tests alone").expect("a file can be written");
-        Self { net, ranks, secret, port: 29500 }
+        Self { net, ranks, secret, port: 29500, interface: None }
     }
 
     /// Runs `kolo` with these arguments as every rank; what rank 0 wrote.
@@ -47,6 +49,9 @@ impl<'a> Job<'a> {
         command.env("KOLO_RANK", rank.to_string()).env("KOLO_SIZE", size.to_string());
         command.env("KOLO_RENDEZVOUS", format!("{}:{}", self.net.address(0), self.port));
         command.env("KOLO_SECRET_FILE", &self.secret).env("KOLO_DEADLINE", "60");
+        if let Some(interface) = self.interface {
+            command.env("KOLO_INTERFACE", interface);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().expect("a rank can be started")
     }
@@ -81,11 +86,11 @@ fn uneven_hosts_get_every_collective_right() {
 #[test]
 fn an_all_reduce_crosses_between_hosts_no_more_than_it_must() {
     const HOSTS: usize = 4;
-    const BYTES: u64 = 16 << 20;
-    let Some(net) = Net::new("crossing", &[None; HOSTS]) else { return };
+    const BYTES: u64 = 8 << 20;
+    let Some(net) = Net::new("crossing", &[GIGABIT; HOSTS]) else { return };
     let job = Job::new(&net, &[2; HOSTS]);
     let sent = || -> Vec<u64> { (0..HOSTS).map(|host| net.sent(host)[0]).collect() };
-    // Out of place and in place; what else a job sends is in both.
+    // Out of place and in place; what else a job sends is in both, but for a little more or less to time the network.
     let cost = |calls: u64| {
         let before = sent();
         let (size, calls) = (BYTES.to_string(), calls.to_string());
@@ -93,38 +98,76 @@ fn an_all_reduce_crosses_between_hosts_no_more_than_it_must() {
             .expect("it runs");
         sent().into_iter().zip(before).map(|(after, before)| after - before).collect::<Vec<_>>()
     };
-    let (few, many) = (cost(1), cost(5));
+    let (few, many) = (cost(1), cost(13));
     let least = BYTES * 2 * (HOSTS as u64 - 1) / HOSTS as u64;
     for (host, (few, many)) in few.into_iter().zip(many).enumerate() {
-        let each = (many - few) / 8;
-        assert!(each >= least && each <= least + least / 50, "host {host} sent {each} bytes for {least}");
+        let each = (many - few) / 24;
+        assert!(
+            each >= least - least / 50 && each <= least + least / 50,
+            "host {host} sent {each} bytes for {least}"
+        );
     }
 }
 
-/// Not a test: tables, and what their times would be if nothing but the wire took any.
+/// Rounds go by both networks in turn; or by the one that is allowed.
 #[test]
-#[ignore = "a measurement: cargo test --release -p kolo-tools --test hosts -- --ignored --nocapture"]
-fn how_long_an_all_reduce_takes_over_wires() {
-    const HOSTS: u64 = 4;
-    let fast = Some("1gbit");
-    let slow = Some("100mbit");
-    for (name, rates, rails) in [
-        ("gigabit", [fast; 4], 1),
-        ("one of four a tenth as fast", [fast, fast, slow, fast], 1),
-        ("two gigabits", [fast; 4], 2),
-    ] {
-        let Some(net) = Net::with_rails("wires", &rates, rails) else { return };
-        let job = Job::new(&net, &[2; HOSTS as usize]);
-        let per_us = if rates.contains(&slow) { 12.5 } else { 125.0 * rails as f64 };
-        println!("{name}");
-        let sizes = ["-b", "1M", "-e", "64M", "-f", "8"];
-        let table =
-            job.run(&[&["bench", "all_reduce", "--iters", "3", "--warmup", "1"], &sizes[..]].concat());
-        println!("{}", table.expect("it runs"));
-        for bytes in [1 << 20, 8 << 20, 64 << 20] {
-            let sent = bytes * 2 * (HOSTS - 1) / HOSTS;
-            let least = sent as f64 / per_us;
-            println!("{bytes} bytes: each host sends {sent} at least, which takes {least:.0} us");
-        }
+fn hosts_that_two_networks_join_use_both() {
+    let Some(net) = Net::with_rails("rails", &[GIGABIT; 3], 2) else { return };
+    let mut job = Job::new(&net, &[1, 2, 1]);
+    let large = ["--counts", "1000003,4000001"];
+    let sent = |job: &Job<'_>, kind: &str| -> Vec<u64> {
+        let before = net.sent(0);
+        assert_eq!(complaint(job, &[&[kind], &large[..]].concat()), None);
+        net.sent(0).iter().zip(before).map(|(after, before)| after - before).collect()
+    };
+    for kind in ["all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all"] {
+        let [first, second] = sent(&job, kind)[..] else { unreachable!("two rails") };
+        assert!(first.min(second) > first.max(second) / 10 * 7, "{kind}: {first} and {second} bytes");
+    }
+    for (interface, used) in [("eth1", 1), ("^eth1", 0), ("10.77.1.0/24", 1)] {
+        job.interface = Some(interface);
+        let bytes = sent(&job, "all_reduce");
+        let (least, most) = (bytes[1 - used], bytes[used]);
+        // The rendezvous is on the first one, in any case.
+        assert!(least < most / 50, "{interface}: {bytes:?} bytes");
+    }
+    job.interface = Some("ib0");
+    let error = job.run(&["bench", "barrier"]).expect_err("there is no ib0");
+    assert!(error.contains("KOLO_INTERFACE=ib0 allows none at which other hosts could reach it"), "{error}");
+    assert!(error.contains("eth0 10.77.0.1/24, eth1 10.77.1.1/24"), "{error}");
+}
+
+/// Not tests: tables of all-reduces, and what their times would be if nothing but the wires took any.
+macro_rules! measurements {
+    ($($name:ident: $rates:expr, $rails:expr, $per_us:expr;)*) => {
+        $(
+            #[test]
+            #[ignore = "a measurement: cargo test --release -p kolo-tools --test hosts -- --ignored --nocapture"]
+            fn $name() {
+                measure(stringify!($name), &$rates, $rails, $per_us);
+            }
+        )*
+    };
+}
+
+const GIGABIT: Option<&str> = Some("1gbit");
+
+measurements! {
+    over_a_gigabit: [GIGABIT; 4], 1, 125.0;
+    over_two_gigabits: [GIGABIT; 4], 2, 250.0;
+    where_one_of_four_is_a_tenth_as_fast: [GIGABIT, GIGABIT, Some("100mbit"), GIGABIT], 1, 12.5;
+}
+
+/// Two ranks on each host; the slowest one's wires carry so many bytes in a microsecond.
+fn measure(name: &str, rates: &[Option<&str>], rails: usize, per_us: f64) {
+    let Some(net) = Net::with_rails(name, rates, rails) else { return };
+    let (hosts, ranks) = (rates.len(), vec![2; rates.len()]);
+    let arguments =
+        ["bench", "all_reduce", "-b", "1M", "-e", "64M", "-f", "8", "--iters", "3", "--warmup", "1"];
+    println!("{name}\n{}", Job::new(&net, &ranks).run(&arguments).expect("it runs"));
+    for bytes in [1 << 20, 8 << 20, 64 << 20] {
+        let sent = bytes * 2 * (hosts - 1) / hosts;
+        let least = sent as f64 / per_us;
+        println!("{bytes} bytes: each host sends {sent} at least, which takes {least:.0} us");
     }
 }

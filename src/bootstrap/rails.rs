@@ -1,0 +1,122 @@
+//! Rails: the networks that join all hosts.
+//!
+//! Each host may have an interface in several networks. Those in which every host has one, each with another address,
+//! may be one network or look alike by chance (every host has the same private network for its containers): so each
+//! host tries to reach the next one on each. What all of them could reach is used, in the order in which rank 0 names
+//! them; all ranks see all outcomes, and so agree.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::dial::reach;
+use super::interfaces::{Address, network};
+use super::stream::Dialed;
+use super::{Bootstrap, Node};
+use crate::config::Place;
+use crate::error::Result;
+use crate::health::Deadline;
+use crate::topology::MOST_RAILS;
+
+/// How long the next host may take to accept a connection.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Puts the rails' addresses first on each card, and says how many there are; at least one.
+pub(super) fn agree(bootstrap: &mut dyn Bootstrap, nodes: &mut [Node], hosts: &[u32]) -> Result<usize> {
+    let shared = shared(nodes, hosts);
+    if shared.len() < 2 {
+        return Ok(1);
+    }
+    let me = bootstrap.rank();
+    let reached =
+        |network: &Address| -> u8 { next(hosts, me).is_none_or(|next| opens(&nodes[next], *network)).into() };
+    let mine: Vec<u8> = shared.iter().map(reached).collect();
+    let all = bootstrap.all_gather(&mine)?;
+    let works = |at: &usize| all.iter().all(|theirs| theirs.get(*at) == Some(&1));
+    let rails: Vec<Address> = (0..shared.len()).filter(works).map(|at| shared[at]).take(MOST_RAILS).collect();
+    for node in &mut *nodes {
+        let place = |address: &Address| {
+            rails.iter().position(|rail| network(*address) == *rail).unwrap_or(rails.len())
+        };
+        let mut doors: Vec<_> = node.tcp.iter().copied().zip(node.networks.iter().copied()).collect();
+        doors.sort_by_key(|(door, bits)| place(&(door.ip(), *bits)));
+        (node.tcp, node.networks) = doors.into_iter().unzip();
+    }
+    Ok(rails.len().max(1))
+}
+
+fn addresses(node: &Node) -> impl Iterator<Item = Address> + '_ {
+    node.tcp.iter().map(|door| door.ip()).zip(node.networks.iter().copied())
+}
+
+/// The networks in which each host has an address that no other host has.
+fn shared(nodes: &[Node], hosts: &[u32]) -> Vec<Address> {
+    let leaders: Vec<&Node> =
+        (0..nodes.len()).filter(|&rank| hosts[rank] as usize == rank).map(|rank| &nodes[rank]).collect();
+    let alike = |wanted: &Address| {
+        let within =
+            |node: &Node| addresses(node).find(|address| network(*address) == *wanted).map(|(ip, _)| ip);
+        let theirs: Option<BTreeSet<IpAddr>> = leaders.iter().map(|node| within(node)).collect();
+        let everybody = nodes.iter().all(|node| within(node).is_some());
+        everybody && theirs.is_some_and(|theirs| theirs.len() == leaders.len())
+    };
+    let mut found: Vec<Address> = Vec::new();
+    for wanted in addresses(&nodes[0]).map(network).filter(alike) {
+        if !found.contains(&wanted) {
+            found.push(wanted);
+        }
+    }
+    found
+}
+
+/// Whom this rank tries to reach: where it is its host's first one, the next host's.
+fn next(hosts: &[u32], me: usize) -> Option<usize> {
+    if hosts[me] as usize != me {
+        return None;
+    }
+    let mut leaders = (0..hosts.len()).filter(|&rank| hosts[rank] as usize == rank);
+    let first = leaders.next()?;
+    Some(leaders.find(|&leader| leader > me).unwrap_or(first))
+}
+
+/// Whether that rank's door opens on a network. The stream ends here: it tells nothing of who came.
+fn opens(node: &Node, wanted: Address) -> bool {
+    let within = |(door, bits): &(&std::net::SocketAddr, u8)| network((door.ip(), *bits)) == wanted;
+    let door = node.tcp.iter().zip(node.networks.iter().copied()).find(within);
+    let deadline = Deadline::after(Some(PATIENCE));
+    door.is_some_and(|(door, _)| {
+        matches!(reach(&Place::Tcp(door.to_string()), &deadline), Ok(Dialed::Open(_) | Dialed::Busy))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bootstrap::{Door, Secret};
+
+    fn node(list: &[(&str, u8)]) -> Node {
+        let door = Door::open("test", 0, 1, Secret::random().unwrap()).unwrap();
+        let tcp = list.iter().map(|(ip, _)| (ip.parse::<IpAddr>().unwrap(), 4000).into()).collect();
+        Node { tcp, networks: list.iter().map(|(_, bits)| *bits).collect(), ..Node::here(&door) }
+    }
+
+    #[test]
+    fn networks_that_all_hosts_have_under_addresses_of_their_own() {
+        let a = node(&[("10.1.0.1", 24), ("172.17.0.1", 16), ("10.2.0.1", 24), ("10.3.0.1", 24)]);
+        let b = node(&[("10.2.0.2", 24), ("172.17.0.1", 16), ("10.1.0.2", 24)]);
+        let c = node(&[("10.2.0.3", 24), ("10.1.0.3", 24), ("172.17.0.1", 16)]);
+        let expected: Vec<Address> =
+            vec![("10.1.0.0".parse().unwrap(), 24), ("10.2.0.0".parse().unwrap(), 24)];
+        assert_eq!(shared(&[a.clone(), b.clone(), c.clone()], &[0, 1, 2]), expected);
+        // Two ranks of one host have the same addresses.
+        assert_eq!(shared(&[a.clone(), a.clone(), c.clone()], &[0, 0, 2]), expected);
+        assert_eq!(shared(&[a.clone(), b.clone(), node(&[("10.9.0.1", 24)])], &[0, 1, 2]), []);
+    }
+
+    #[test]
+    fn each_host_tries_the_next_one() {
+        let hosts = [0, 0, 2, 2, 4, 0];
+        let tries: Vec<_> = (0..6).map(|rank| next(&hosts, rank)).collect();
+        assert_eq!(tries, [Some(2), None, Some(4), None, Some(0), None]);
+    }
+}
