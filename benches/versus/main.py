@@ -71,7 +71,7 @@ def speed(bench: Bench, options: Options, results: Results) -> None:
             setting = Setting(ranks, transport, crowded=ranks > len(machine.cores()))
             with bench.jobs(bench.libraries, setting) as jobs:
                 contenders = [
-                    Contender(one.name, one.group, job, where)
+                    Contender(one.name, one.group, job, where, collectives=one.collectives)
                     for one, job in jobs
                     for where in one.placements
                 ]

@@ -32,6 +32,8 @@ class Contender:
     job: Job
     placement: str = "out"
     dtype: str = "f32"
+    collectives: tuple[str, ...] | None = None
+    """What it does; nothing stands for all."""
 
     @property
     def label(self) -> str:
@@ -161,6 +163,8 @@ class Meter:
 
     def _asked(self, row: Row, contender: Contender) -> bool:
         """Whether a contender still takes part in this row."""
+        if contender.collectives is not None and row.collective not in contender.collectives:
+            return False
         if contender not in self.contenders or (contender.label, row.collective) in self.given_up:
             return False
         return contender.label not in row.series or not row.hopeless(contender.label)

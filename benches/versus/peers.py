@@ -35,6 +35,8 @@ class Library(ABC):
     """`kolo`, `peer` or `ideal`."""
     placements: tuple[str, ...] = ("out",)
     """Where its buffers lie; see driver/adaptor.h."""
+    collectives: tuple[str, ...] | None = None
+    """What it does; nothing stands for all."""
     driver: Path
 
     @abstractmethod
@@ -113,6 +115,7 @@ class Exchange(Library):
 
     name = "exchange"
     group = "ideal"
+    collectives = ("all_reduce",)
 
     def build(self, builder: Builder, cache: Path) -> None:
         del cache
