@@ -131,6 +131,15 @@ pub const RAIL: Channel = 32;
 /// The most rails that are used.
 pub const MOST_RAILS: usize = 4;
 
+/// The rail of a stream; those of no plan are on the first.
+#[must_use]
+pub fn rail(channel: Channel) -> usize {
+    match usize::from(channel / RAIL) {
+        rail @ 0..MOST_RAILS => rail,
+        _ => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

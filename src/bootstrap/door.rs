@@ -19,7 +19,7 @@ use super::{Doorway, Node};
 use crate::config::Place;
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
-use crate::topology::RAIL;
+use crate::topology::rail;
 use crate::transport::Meeting;
 
 /// How many streams may wait to be fetched.
@@ -234,7 +234,7 @@ fn deliver(mailbox: &mut HashMap<Appointment, Stream>, guests: Vec<Guest>) {
 fn places(purpose: Purpose, node: &Node) -> Vec<Place> {
     match purpose {
         Purpose::Link { via: Via::Tcp, channel, .. } => {
-            let rail = usize::from(channel / RAIL) % node.tcp.len().max(1);
+            let rail = rail(channel) % node.tcp.len().max(1);
             let doors = node.tcp[rail..].iter().chain(&node.tcp[..rail]);
             doors.map(|address| Place::Tcp(address.to_string())).collect()
         }
