@@ -1,20 +1,24 @@
 //! Which algorithm to take: the cheapest by price.
 //!
-//! A table of sizes is built once per communicator and collective, from nothing but what all ranks agree
-//! on, so that all choose alike. Prices are taken at sample sizes a factor apart; between two samples the
-//! choice changes at their geometric middle. What building costs is bounded: plans of many steps are
-//! priced at fewer sizes, and beyond a limit estimated if there are no shorter ones.
+//! Prices are taken at sample sizes a factor of four apart, each when a call of about that size comes first, from
+//! nothing but what all ranks agree on, so that all choose alike; between two samples the choice changes at their
+//! geometric middle. What that costs is bounded: where plans have many steps, those are left out whose first and last
+//! rank alone would take much longer than another plan's; and if what is left is still long, they are estimated.
 
 use super::{ALL, Algorithm, plans};
 use crate::plan::{Collective, CollectiveKind, Machine, Plan, estimate, price};
 use crate::topology::{Cost, Topology};
 
-/// The sizes to price: from one cache line to a gigabyte.
-const SIZES: std::ops::RangeInclusive<u32> = 6..=30;
-/// Steps of all ranks up to which a plan is priced.
-const MOST_STEPS: u64 = 1 << 17;
-/// Steps to be run for all prices of a table.
-const WORK: u64 = 1 << 18;
+/// The sizes to price, as powers of two: from one cache line to a gigabyte.
+const SMALLEST: u32 = 6;
+const LARGEST: u32 = 30;
+const STRIDE: u32 = 2;
+/// Steps of all ranks and algorithms up to which all are priced.
+const FEW_STEPS: u64 = 1 << 14;
+/// Steps up to which those that are left are.
+const MOST_STEPS: u64 = 1 << 15;
+/// How much longer than the least an estimate may be: it knows nothing of what waits for what.
+const HOPELESS: u64 = 4;
 
 /// What a call asks of an algorithm besides its collective.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -37,12 +41,6 @@ impl Needs {
     }
 }
 
-/// For each size the algorithm to take.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Table {
-    rows: Vec<Row>,
-}
-
 /// From a size on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
@@ -56,57 +54,70 @@ pub struct Row {
     pub ns: u64,
 }
 
-impl Table {
-    /// Prices all algorithms that do `kind` as it is needed. The ranks and hosts are those of the machine.
-    pub fn build<F>(kind: CollectiveKind, machine: &Machine<F>, needs: Needs) -> Self
-    where
-        F: Fn(usize, usize) -> Cost,
-    {
-        let topology = &machine.topology;
+/// The sizes at which a collective is priced.
+#[must_use]
+pub fn samples(kind: CollectiveKind) -> Vec<u64> {
+    match kind {
+        CollectiveKind::Barrier => vec![0],
+        _ => (SMALLEST..=LARGEST).step_by(STRIDE as usize).map(|power| 1 << power).collect(),
+    }
+}
+
+/// The one of [`samples`] that stands for a call of `bytes` bytes in all blocks together.
+#[must_use]
+pub fn sample(kind: CollectiveKind, bytes: u64) -> u64 {
+    let samples = samples(kind);
+    let after = samples.partition_point(|&sample| first_of(sample) <= bytes);
+    samples[after.saturating_sub(1)]
+}
+
+/// The size from which on a sample stands for calls.
+fn first_of(sample: u64) -> u64 {
+    if sample <= 1 << SMALLEST { 0 } else { sample >> (STRIDE / 2) }
+}
+
+/// What knows the algorithms that do a collective as it is needed, and what they cost on a machine.
+pub struct Chooser<'m, F> {
+    machine: &'m Machine<F>,
+    collective: Collective,
+    able: Vec<(usize, Ends)>,
+}
+
+impl<'m, F: Fn(usize, usize) -> Cost> Chooser<'m, F> {
+    /// Of all algorithms that do `kind` as it is needed. The ranks and hosts are those of the machine.
+    pub fn new(kind: CollectiveKind, machine: &'m Machine<F>, needs: Needs) -> Self {
+        let collective = kind.at(0);
         let able = (0..ALL.len()).filter(|&index| needs.met(ALL[index], kind));
-        let (mut short, mut long) = (Vec::new(), Vec::new());
-        for index in able {
-            let Some(ends) = Ends::new(ALL[index], kind.at(0), topology) else { continue };
-            if ends.steps() <= MOST_STEPS {
-                short.extend(plans(ALL[index], kind.at(0), topology).map(|plans| (index, plans)));
-            } else {
-                long.push((index, ends));
-            }
+        let ends = |index| Some((index, Ends::new(ALL[index], collective, &machine.topology)?));
+        Self { machine, collective, able: able.filter_map(ends).collect() }
+    }
+
+    /// What counts for calls about as large as a sample.
+    pub fn row(&self, sample: u64) -> Row {
+        let steps = |some: &[&(usize, Ends)]| some.iter().map(|(_, ends)| ends.steps()).sum::<u64>();
+        let mut left: Vec<&(usize, Ends)> = self.able.iter().collect();
+        if steps(&left) > FEW_STEPS {
+            let least = left.iter().map(|(_, ends)| ends.estimate(self.machine, sample)).min().unwrap_or(0);
+            left.retain(|(_, ends)| ends.estimate(self.machine, sample) <= least.saturating_mul(HOPELESS));
         }
-        let rows = if short.is_empty() {
-            let bid = |(index, ends): &(usize, Ends), bytes| Bid {
-                ns: ends.estimate(machine, bytes),
-                steps: ends.steps(),
-                algorithm: *index,
-            };
-            rows(kind, 1, |bytes| best(long.iter().map(|one| bid(one, bytes)).collect()))
-        } else {
-            // What needs more credit than there is comes last.
-            let bid = |(index, plans): &(usize, Vec<Plan>), bytes| {
-                let ns = price(plans, machine, bytes).unwrap_or(u64::MAX);
-                let lanes = plans.iter().map(|plan| plan.lanes.len() as u64).sum::<u64>();
-                Bid { ns, steps: steps(plans) + lanes, algorithm: *index }
-            };
-            let all_steps = short.iter().map(|(_, plans)| steps(plans)).sum();
-            rows(kind, all_steps, |bytes| best(short.iter().map(|one| bid(one, bytes)).collect()))
+        let priced = steps(&left) <= MOST_STEPS;
+        let bid = |(index, ends): &(usize, Ends)| match priced {
+            true => self.price(*index, sample),
+            false => {
+                let ns = ends.estimate(self.machine, sample);
+                Bid { ns, steps: ends.steps(), algorithm: *index }
+            }
         };
-        Self { rows }
+        let Bid { ns, algorithm, .. } = best(left.into_iter().map(bid).collect());
+        Row { from: first_of(sample), algorithm, bytes: sample, ns }
     }
 
-    /// The algorithm for `bytes` bytes of all blocks together.
-    pub fn pick(&self, bytes: u64) -> &'static dyn Algorithm {
-        ALL[self.row(bytes).algorithm]
-    }
-
-    /// What counts for `bytes` bytes of all blocks together.
-    pub fn row(&self, bytes: u64) -> &Row {
-        let after = self.rows.partition_point(|row| row.from <= bytes);
-        &self.rows[after.saturating_sub(1)]
-    }
-
-    /// All sizes.
-    pub fn rows(&self) -> &[Row] {
-        &self.rows
+    fn price(&self, index: usize, bytes: u64) -> Bid {
+        let plans = plans(ALL[index], self.collective, &self.machine.topology).unwrap_or_default();
+        // What needs more credit than there is comes last.
+        let ns = price(&plans, self.machine, bytes).unwrap_or(u64::MAX);
+        let lanes = plans.iter().map(|plan| plan.lanes.len() as u64).sum::<u64>();
+        Bid { ns, steps: steps(&plans) + lanes, algorithm: index }
     }
 }
 
@@ -160,21 +171,4 @@ impl Ends {
 
 fn steps(plans: &[Plan]) -> u64 {
     plans.iter().flat_map(|plan| &plan.lanes).map(|lane| lane.steps.len() as u64).sum()
-}
-
-/// A row for each sample size, with what `best` says: its price in nanoseconds and its algorithm. The
-/// more steps there are to be run for it, the fewer sizes.
-fn rows(kind: CollectiveKind, steps: u64, best: impl Fn(u64) -> Bid) -> Vec<Row> {
-    let strides = [2, 4, 8, 12];
-    let most = (SIZES.end() - SIZES.start()) as u64;
-    let stride = strides.into_iter().find(|stride| most / stride * steps <= WORK).unwrap_or(strides[3]);
-    let sizes = SIZES.step_by(stride as usize).map(|power| 1u64 << power);
-    let sizes: Vec<u64> = if kind == CollectiveKind::Barrier { vec![0] } else { sizes.collect() };
-    let mut rows: Vec<Row> = Vec::new();
-    for bytes in sizes {
-        let Bid { ns, algorithm, .. } = best(bytes);
-        let from = if rows.is_empty() { 0 } else { bytes >> (stride / 2) };
-        rows.push(Row { from, algorithm, bytes, ns });
-    }
-    rows
 }

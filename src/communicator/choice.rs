@@ -1,9 +1,10 @@
 //! Which algorithm a call walks: the one that was named, or the cheapest by price.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::context::Costs;
-use crate::algorithm::choose::{Needs, Table};
+use crate::algorithm::choose::{Chooser, Needs, sample};
 use crate::algorithm::{self, Algorithm};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -83,10 +84,11 @@ pub struct Explanation {
     pub predicted_ns: u64,
 }
 
-/// The choices of one communicator: a table of sizes for each collective, priced when it is first called.
+/// The choices of one communicator, for the sizes of which there were calls.
 #[derive(Default)]
 pub(super) struct Choice {
-    tables: Vec<(CollectiveKind, Needs, Table)>,
+    /// By collective, what it needs, and the size that was priced.
+    made: HashMap<(CollectiveKind, Needs, u64), u8>,
 }
 
 impl Choice {
@@ -107,12 +109,9 @@ impl Choice {
                 false => Err(unfit(algorithm::ALL[usize::from(forced)], kind, needs)),
             };
         }
-        let known = self.tables.iter().position(|(of, with, _)| *of == kind && *with == needs);
-        let at = known.unwrap_or_else(|| {
-            self.tables.push((kind, needs, Table::build(kind, &machine(), needs)));
-            self.tables.len() - 1
-        });
-        Ok(self.tables[at].2.row(bytes as u64).algorithm as u8)
+        let sample = sample(kind, bytes as u64);
+        let choose = || Chooser::new(kind, &machine(), needs).row(sample).algorithm as u8;
+        Ok(*self.made.entry((kind, needs, sample)).or_insert_with(choose))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Prices against textbook formulas, and the choices made from them.
 
 use super::{cases, plans};
-use kolo::algorithm::choose::{Needs, Table};
+use kolo::algorithm::choose::{Chooser, Needs, Row, sample, samples};
 use kolo::algorithm::{self, Algorithm};
 use kolo::plan::{CollectiveKind, Core, Host, Machine, Step, price, prove};
 use kolo::topology::{Cost, Handling, Topology};
@@ -101,6 +101,34 @@ fn prices_grow_with_size_and_are_positive() {
     }
 }
 
+/// What is chosen at all sizes.
+fn rows<F: Fn(usize, usize) -> Cost>(kind: CollectiveKind, machine: &Machine<F>, needs: Needs) -> Vec<Row> {
+    let chooser = Chooser::new(kind, machine, needs);
+    samples(kind).into_iter().map(|sample| chooser.row(sample)).collect()
+}
+
+/// What is chosen for so many bytes.
+fn pick<F: Fn(usize, usize) -> Cost>(
+    kind: CollectiveKind,
+    machine: &Machine<F>,
+    bytes: u64,
+) -> &'static dyn Algorithm {
+    let row = Chooser::new(kind, machine, Needs::default()).row(sample(kind, bytes));
+    assert!(row.from <= bytes);
+    algorithm::ALL[row.algorithm]
+}
+
+#[test]
+fn between_two_samples_the_choice_changes_in_their_middle() {
+    let kind = CollectiveKind::AllReduce;
+    for (bytes, expected) in
+        [(0, 64), (64, 64), (127, 64), (128, 256), (511, 256), (512, 1024), (u64::MAX, 1 << 30)]
+    {
+        assert_eq!(sample(kind, bytes), expected, "{bytes} bytes");
+    }
+    assert_eq!(sample(CollectiveKind::Barrier, 0), 0);
+}
+
 #[test]
 fn small_sizes_take_few_hops_and_large_ones_little_traffic() {
     let hops = |algorithm: &dyn Algorithm, kind: CollectiveKind, ranks| {
@@ -108,11 +136,11 @@ fn small_sizes_take_few_hops_and_large_ones_little_traffic() {
     };
     for ranks in [2, 4, 8, 16] {
         for kind in CollectiveKind::ALL {
-            let table = Table::build(kind, &textbook(ranks), Needs::default());
-            assert_eq!(table, Table::build(kind, &textbook(ranks), Needs::default()));
-            let (small, large) = (table.pick(8), table.pick(1 << 30));
+            let machine = textbook(ranks);
+            let rows = rows(kind, &machine, Needs::default());
+            let (small, large) = (pick(kind, &machine, 8), pick(kind, &machine, 1 << 30));
             assert!(hops(small, kind, ranks) <= hops(large, kind, ranks), "{kind} of {ranks}");
-            let prices: Vec<_> = table.rows().iter().map(|row| row.ns).collect();
+            let prices: Vec<_> = rows.iter().map(|row| row.ns).collect();
             // But for the eighth that a plan of fewer steps may cost more than the cheapest.
             let grows = |pair: &[u64]| pair[1] >= pair[0] - pair[0] / 8;
             assert!(prices.windows(2).all(grows), "{kind} of {ranks}: {prices:?}");
@@ -120,16 +148,15 @@ fn small_sizes_take_few_hops_and_large_ones_little_traffic() {
             assert_eq!(steps(small), ranks);
         }
     }
-    let shared = Table::build(CollectiveKind::AllReduce, &host(8), Needs::default());
-    assert_ne!(shared.pick(64).name(), shared.pick(1 << 28).name());
+    let shared = |bytes| pick(CollectiveKind::AllReduce, &host(8), bytes).name();
+    assert_ne!(shared(64), shared(1 << 28));
 }
 
 #[test]
 fn deterministic_mode_takes_rank_order_alone() {
     let needs = Needs { rank_order: true, edge_local: false, no_board: false };
     for kind in CollectiveKind::ALL.into_iter().filter(|kind| kind.reduces()) {
-        let table = Table::build(kind, &host(8), needs);
-        for row in table.rows() {
+        for row in rows(kind, &host(8), needs) {
             let algorithm = algorithm::ALL[row.algorithm];
             assert!(algorithm.rank_order(kind));
             let proof = prove(kind.at(0), &plans(algorithm, kind.at(0), 8)).expect("proved");
@@ -141,13 +168,12 @@ fn deterministic_mode_takes_rank_order_alone() {
 #[test]
 fn thousands_of_ranks_are_chosen_for_too() {
     for kind in CollectiveKind::ALL {
-        let table = Table::build(kind, &host(2000), Needs::default());
-        assert!(table.pick(1 << 20).does(kind), "{kind}");
+        assert!(pick(kind, &host(2000), 1 << 20).does(kind), "{kind}");
     }
     // Too long to be run, all of them: few messages for small sizes, little traffic for large ones.
-    let exchange = Table::build(CollectiveKind::AllToAll, &host(600), Needs::default());
-    assert_eq!(exchange.pick(64).name(), "bruck");
-    assert_ne!(exchange.pick(1 << 30).name(), "bruck");
+    let exchange = |bytes| pick(CollectiveKind::AllToAll, &host(600), bytes).name();
+    assert_eq!(exchange(64), "bruck");
+    assert_ne!(exchange(1 << 30), "bruck");
 }
 
 /// With counts of their own, gather, scatter and all-to-all touch no block of somebody else.
@@ -170,6 +196,7 @@ fn edge_local_plans_touch_their_own_blocks_alone() {
                 }
             }
         }
-        assert!(needs.met(Table::build(kind, &host(4), needs).pick(1 << 10), kind));
+        let row = Chooser::new(kind, &host(4), needs).row(sample(kind, 1 << 10));
+        assert!(needs.met(algorithm::ALL[row.algorithm], kind));
     }
 }

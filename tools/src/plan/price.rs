@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use kolo::algorithm::choose::{Needs, Table};
+use kolo::algorithm::choose::{Chooser, Needs, sample};
 use kolo::algorithm::{self, Algorithm};
 use kolo::plan::{Collective, CollectiveKind, Core, Host, Machine, price as priced};
 use kolo::topology::{Cost, Topology};
@@ -61,7 +61,7 @@ pub(super) fn price(options: &Options) -> Result<u8> {
     };
     let machine = machine(&options.transport, ranks, cores)?;
     let able: Vec<_> = algorithm::ALL.iter().copied().filter(|algorithm| algorithm.does(kind)).collect();
-    let chosen = Table::build(kind, &machine, Needs::default());
+    let chooser = Chooser::new(kind, &machine, Needs::default());
 
     let mut out = io::stdout().lock();
     writeln!(
@@ -76,7 +76,7 @@ pub(super) fn price(options: &Options) -> Result<u8> {
     writeln!(out)?;
     for &bytes in &options.bytes {
         write!(out, "{bytes:>12}")?;
-        let pick = chosen.pick(bytes as u64).name();
+        let pick = algorithm::ALL[chooser.row(sample(kind, bytes as u64)).algorithm].name();
         for algorithm in &able {
             let mark = if algorithm.name() == pick { '*' } else { ' ' };
             write!(out, " {:>12}{mark}", cell(*algorithm, collective, &machine, bytes as u64))?;
