@@ -212,7 +212,12 @@ impl Pair {
             if self.deadline.passed() {
                 break;
             }
-            self.link.alive()?;
+            let alive = self.link.alive();
+            // The last message of one that is done may have come meanwhile.
+            if let Some(found) = look()? {
+                return Ok(found);
+            }
+            alive?;
             let watches: Vec<_> = self.link.watch().into_iter().collect();
             self.bell.announce(!watches.is_empty());
             self.bell.sleep(&watches, Some(NAP))?;

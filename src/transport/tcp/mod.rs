@@ -234,6 +234,8 @@ impl Link for TcpLink {
     }
 
     fn receive(&self, into: View<'_>, digest: u64) -> Result<Received> {
+        // Where it is another message, there must be room for what came instead.
+        check(into.len())?;
         self.still_here()?;
         // What waits must go out, or nobody would answer; what is wrong with it, peeking says.
         let _ = self.flush();
