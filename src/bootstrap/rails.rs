@@ -21,28 +21,34 @@ use crate::topology::MOST_RAILS;
 /// How long the next host may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Puts the rails' addresses first on each card, and says how many there are; at least one.
+/// Leaves the rails' addresses on each card, in their order, and says how many there are; at least one.
 pub(super) fn agree(bootstrap: &mut dyn Bootstrap, nodes: &mut [Node], hosts: &[u32]) -> Result<usize> {
     let shared = shared(nodes, hosts);
-    if shared.len() < 2 {
-        return Ok(1);
-    }
-    let me = bootstrap.rank();
-    let reached =
-        |network: &Address| -> u8 { next(hosts, me).is_none_or(|next| opens(&nodes[next], *network)).into() };
-    let mine: Vec<u8> = shared.iter().map(reached).collect();
-    let all = bootstrap.all_gather(&mine)?;
-    let works = |at: &usize| all.iter().all(|theirs| theirs.get(*at) == Some(&1));
-    let rails: Vec<Address> = (0..shared.len()).filter(works).map(|at| shared[at]).take(MOST_RAILS).collect();
-    for node in &mut *nodes {
-        let place = |address: &Address| {
-            rails.iter().position(|rail| network(*address) == *rail).unwrap_or(rails.len())
+    let mut rails = Vec::new();
+    if shared.len() > 1 {
+        let me = bootstrap.rank();
+        let reached = |network: &Address| -> u8 {
+            next(hosts, me).is_none_or(|next| opens(&nodes[next], *network)).into()
         };
-        let mut doors: Vec<_> = node.tcp.iter().copied().zip(node.networks.iter().copied()).collect();
-        doors.sort_by_key(|(door, bits)| place(&(door.ip(), *bits)));
-        (node.tcp, node.networks) = doors.into_iter().unzip();
+        let mine: Vec<u8> = shared.iter().map(reached).collect();
+        let all = bootstrap.all_gather(&mine)?;
+        let works = |at: &usize| all.iter().all(|theirs| theirs.get(*at) == Some(&1));
+        rails.extend((0..shared.len()).filter(works).map(|at| shared[at]).take(MOST_RAILS));
     }
+    nodes.iter_mut().for_each(|node| keep(node, &rails));
     Ok(rails.len().max(1))
+}
+
+/// Strikes all other addresses off a card; where there are no rails, all but the first. At one that nobody has tried
+/// somebody else may be, even the one who asks.
+fn keep(node: &mut Node, rails: &[Address]) {
+    let doors: Vec<_> = node.tcp.iter().copied().zip(node.networks.iter().copied()).collect();
+    let on = |rail: &Address| doors.iter().find(|(door, bits)| network((door.ip(), *bits)) == *rail).copied();
+    let kept: Vec<_> = match rails {
+        [] => doors.first().copied().into_iter().collect(),
+        rails => rails.iter().filter_map(on).collect(),
+    };
+    (node.tcp, node.networks) = kept.into_iter().unzip();
 }
 
 fn addresses(node: &Node) -> impl Iterator<Item = Address> + '_ {
@@ -111,6 +117,21 @@ mod tests {
         // Two ranks of one host have the same addresses.
         assert_eq!(shared(&[a.clone(), a.clone(), c.clone()], &[0, 0, 2]), expected);
         assert_eq!(shared(&[a.clone(), b.clone(), node(&[("10.9.0.1", 24)])], &[0, 1, 2]), []);
+    }
+
+    #[test]
+    fn a_card_keeps_what_was_tried() {
+        let card = node(&[("172.17.0.1", 16), ("10.2.0.1", 24), ("10.1.0.1", 24)]);
+        let kept = |rails: &[(&str, u8)]| {
+            let rails: Vec<Address> = rails.iter().map(|(ip, bits)| (ip.parse().unwrap(), *bits)).collect();
+            let mut card = card.clone();
+            keep(&mut card, &rails);
+            assert_eq!(card.tcp.len(), card.networks.len());
+            card.tcp.iter().map(|door| door.ip().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&[]), ["172.17.0.1"]);
+        assert_eq!(kept(&[("10.1.0.0", 24), ("10.2.0.0", 24)]), ["10.1.0.1", "10.2.0.1"]);
+        assert_eq!(kept(&[("10.2.0.0", 24)]), ["10.2.0.1"]);
     }
 
     #[test]

@@ -46,6 +46,10 @@ impl Net {
         for host in 0..net.hosts {
             ip(&format!("netns add {}", net.host(host)));
             ip(&format!("-n {} link set lo up", net.host(host)));
+            // A network of its own under the same address on each host, as containers have it.
+            ip(&format!("-n {} link add docker0 type bridge", net.host(host)));
+            ip(&format!("-n {} address add 172.17.0.1/16 dev docker0", net.host(host)));
+            ip(&format!("-n {} link set docker0 up", net.host(host)));
         }
         for rail in 0..rails {
             net.lay(rail, rates);
