@@ -1,7 +1,7 @@
 //! One run of all ranks' plans on a clock.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 use super::machine::Machine;
 use super::{handling, ps};
@@ -51,7 +51,10 @@ pub(super) struct Run<'a, F> {
     flooded: Vec<bool>,
     memories: Vec<Time>,
     networks: Vec<[Time; 2]>,
-    /// Lanes that may go on, by when; and when each of them is next to be tried.
+    /// Lanes that only wait for their core, by core.
+    queues: Vec<BTreeSet<u32>>,
+    /// Lanes that may go on and, numbered after them, cores that somebody waits for, by when; and when each of
+    /// them is next to be tried.
     ready: BinaryHeap<Reverse<(Time, u32)>>,
     next: Vec<Time>,
     /// When all is done.
@@ -99,8 +102,9 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
             flooded,
             memories: vec![0; ranks],
             networks: vec![[0; 2]; ranks],
+            queues: vec![BTreeSet::new(); ranks],
             ready: (0..net.lanes.len() as u32).map(|lane| Reverse((0, lane))).collect(),
-            next: vec![0; net.lanes.len()],
+            next: [vec![0; net.lanes.len()], vec![Time::MAX; ranks]].concat(),
             end: 0,
             net,
         })
@@ -108,10 +112,14 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
 
     /// When the last rank is done.
     pub(super) fn run(mut self) -> Result<Time, Box<Refusal>> {
-        while let Some(Reverse((now, lane))) = self.ready.pop() {
-            if self.next[lane as usize] == now {
-                self.next[lane as usize] = Time::MAX;
-                self.advance(lane as usize, now);
+        while let Some(Reverse((now, who))) = self.ready.pop() {
+            if self.next[who as usize] != now {
+                continue;
+            }
+            self.next[who as usize] = Time::MAX;
+            match (who as usize).checked_sub(self.net.lanes.len()) {
+                None => self.advance(who as usize, now),
+                Some(core) => self.serve(core, now),
             }
         }
         let stuck = self.net.lanes.iter().find(|lane| {
@@ -127,13 +135,45 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
         }
     }
 
-    /// Tries a lane at `when`, unless it is tried before: then it finds out itself.
-    fn wake(&mut self, lane: u32, when: Time) {
-        let next = &mut self.next[lane as usize];
+    /// Tries a lane or a core at `when`, unless it is tried before: then it finds out itself.
+    fn wake(&mut self, who: u32, when: Time) {
+        let next = &mut self.next[who as usize];
         if when < *next {
             *next = when;
-            self.ready.push(Reverse((when, lane)));
+            self.ready.push(Reverse((when, who)));
         }
+    }
+
+    /// Lets a lane wait for its core, which is free at `when`.
+    fn queue(&mut self, core: usize, lane: u32, when: Time) {
+        self.queues[core].insert(lane);
+        self.wake((self.net.lanes.len() + core) as u32, when);
+    }
+
+    /// Lets the first lane that waits for a core go on: one of the rank that it ran last, if there is one.
+    fn serve(&mut self, core: usize, now: Time) {
+        let Some((lane, free)) = self.first_in_queue(core) else { return };
+        if free <= now {
+            self.advance(lane as usize, now);
+        }
+        if let Some((_, free)) = self.first_in_queue(core) {
+            self.wake((self.net.lanes.len() + core) as u32, free.max(now));
+        }
+    }
+
+    /// Who is next on a core, and when.
+    fn first_in_queue(&self, core: usize) -> Option<(u32, Time)> {
+        let of = |rank: u32| self.net.first[rank as usize]..self.net.first[rank as usize + 1];
+        let queue = &self.queues[core];
+        let same = self.ran[core].and_then(|ran| queue.range(of(ran)).next());
+        let lane = *same.or_else(|| queue.first())?;
+        Some((lane, self.free(core, lane as usize)))
+    }
+
+    /// When a core is free for a lane.
+    fn free(&self, core: usize, lane: usize) -> Time {
+        let other = self.ran[core].is_some_and(|ran| ran != self.net.lanes[lane].rank);
+        self.cores[core] + if other { Time::from(self.machine.core.switch_ns) * 1000 } else { 0 }
     }
 
     /// Tries the next step of a lane, which can begin at `now` at the earliest.
@@ -143,13 +183,19 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
         if u64::from(round) == self.rounds || steps.is_empty() {
             return;
         }
+        let core = self.core(lane);
+        self.queues[core].remove(&(lane as u32));
         let Some(start) = self.start(lane, &steps[step as usize]) else { return };
-        if start > now {
+        let free = self.free(core, lane);
+        if start.max(free) > now {
             // Others may come first to what it shares.
-            self.wake(lane as u32, start);
+            match start > free {
+                true => self.wake(lane as u32, start),
+                false => self.queue(core, lane as u32, free),
+            }
             return;
         }
-        let end = self.execute(lane, &steps[step as usize], start);
+        let end = self.execute(lane, &steps[step as usize], start.max(free));
         self.lanes[lane] = end;
         self.end = self.end.max(end);
         let state = &mut self.net.lanes[lane];
@@ -160,13 +206,10 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
         self.wake(lane as u32, end);
     }
 
-    /// When a step can begin, as far as its messages, its credit and its core are concerned; nothing
-    /// while that is not known.
+    /// When a step can begin, as far as its messages and its credit are concerned; nothing while that is not
+    /// known.
     fn start(&mut self, lane: usize, step: &Step) -> Option<Time> {
-        let core = self.core(lane);
-        let other = self.ran[core].is_some_and(|ran| ran != self.net.lanes[lane].rank);
-        let switch = if other { Time::from(self.machine.core.switch_ns) * 1000 } else { 0 };
-        let mut start = self.lanes[lane].max(self.cores[core] + switch);
+        let mut start = self.lanes[lane];
         if let Step::Join(from) = step {
             let tokens = self.tokens.get(&(self.net.sibling(lane, *from), lane))?;
             start = start.max(*tokens.front()?);

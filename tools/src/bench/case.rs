@@ -90,6 +90,12 @@ impl Case {
         at_root.input_len().max(at_root.output_len())
     }
 
+    /// Elements of the longest of all ranks' buffers.
+    pub(crate) fn longest(&self) -> usize {
+        let longer = |rank| Self { rank, ..*self }.input_len().max(Self { rank, ..*self }.output_len());
+        (0..self.size).map(longer).max().unwrap_or(0)
+    }
+
     /// Elements of rank `rank`'s block.
     fn block(&self, rank: usize) -> usize {
         if self.uneven { uneven(self.count, rank) } else { self.count }

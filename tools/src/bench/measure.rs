@@ -38,7 +38,6 @@ const MOST_CALLS: u64 = 10_000;
 pub(crate) struct Bench<'a, T: Value> {
     communicator: &'a mut Communicator,
     settings: &'a Settings,
-    patterns: Patterns<T>,
     op: ReduceOp<T>,
     /// Elements that this rank found wrong.
     pub(crate) wrong: u64,
@@ -47,9 +46,8 @@ pub(crate) struct Bench<'a, T: Value> {
 impl<'a, T: Value> Bench<'a, T> {
     pub(crate) fn new(communicator: &'a mut Communicator, settings: &'a Settings) -> Self {
         let (rank, size) = (communicator.rank(), communicator.size());
-        let patterns = Patterns::new(settings.op, size);
         let op = operator(settings.op.unwrap_or(OpKind::Sum), size, rank);
-        Self { communicator, settings, patterns, op, wrong: 0 }
+        Self { communicator, settings, op, wrong: 0 }
     }
 
     /// The case of one size, as this rank sees it.
@@ -63,12 +61,13 @@ impl<'a, T: Value> Bench<'a, T> {
     pub(crate) fn row(&mut self, count: usize) -> kolo::Result<Row> {
         let case = self.case(count);
         let bytes = case.elements() * T::DTYPE.size();
+        let patterns = Patterns::new(self.settings.op, case.size, case.longest());
         Ok(Row {
             bytes,
             count,
             plan: self.plan(&case, bytes)?,
-            out_of_place: self.form(case, Form::OutOfPlace, bytes)?,
-            in_place: self.form(case, Form::InPlace, bytes)?,
+            out_of_place: self.form(case, Form::OutOfPlace, bytes, &patterns)?,
+            in_place: self.form(case, Form::InPlace, bytes, &patterns)?,
         })
     }
 
@@ -90,11 +89,17 @@ impl<'a, T: Value> Bench<'a, T> {
         }))
     }
 
-    fn form(&mut self, case: Case, form: Form, bytes: usize) -> kolo::Result<Option<Timing>> {
+    fn form(
+        &mut self,
+        case: Case,
+        form: Form,
+        bytes: usize,
+        patterns: &Patterns<T>,
+    ) -> kolo::Result<Option<Timing>> {
         if !case.does(form) {
             return Ok(None);
         }
-        let Self { communicator, settings, patterns, .. } = self;
+        let Self { communicator, settings, .. } = self;
         let mut stage = Stage::new(case, form, patterns, |len| memory(communicator, settings.alloc, len))?;
         stage.prepare();
         let mut wrong = 0_u64;

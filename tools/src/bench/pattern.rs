@@ -13,6 +13,8 @@
 //!
 //! A vector repeats a pattern whose length is prime, so that blocks that went astray do not fit.
 
+use std::cell::OnceCell;
+
 use kolo::op::{OpKind, ReduceOp};
 
 use super::value::Value;
@@ -20,40 +22,55 @@ use super::value::Value;
 /// Elements after which a vector repeats itself: a prime, so that no block or chunk is a multiple of it.
 pub(crate) const PERIOD: usize = 16_381;
 
-/// What the ranks put in, and what comes out if nothing is wrong.
+/// What the ranks put in, and what comes out if nothing is wrong. Each is made when it is first asked for: of many
+/// ranks' patterns most ranks see few.
 pub(crate) struct Patterns<T> {
-    ranks: Vec<Vec<T>>,
-    reduced: Vec<T>,
+    op: Option<OpKind>,
+    ranks: Vec<OnceCell<Vec<T>>>,
+    reduced: OnceCell<Vec<T>>,
+    /// Elements of a pattern.
+    len: usize,
 }
 
 impl<T: Value> Patterns<T> {
-    /// The patterns of `size` ranks; `None` is a collective that only moves.
-    pub(crate) fn new(op: Option<OpKind>, size: usize) -> Self {
-        let ranks: Vec<Vec<T>> =
-            (0..size).map(|rank| (0..PERIOD).map(|i| input(op, size, rank, i)).collect()).collect();
-        let reduced = op.map_or_else(Vec::new, |op| {
-            (0..PERIOD).map(|i| reduce(op, ranks.iter().map(|pattern| pattern[i]))).collect()
-        });
-        Self { ranks, reduced }
+    /// The patterns of `size` ranks for vectors of up to `longest` elements; `None` is a collective that only moves.
+    pub(crate) fn new(op: Option<OpKind>, size: usize, longest: usize) -> Self {
+        let ranks = (0..size).map(|_| OnceCell::new()).collect();
+        Self { op, ranks, reduced: OnceCell::new(), len: longest.clamp(1, PERIOD) }
+    }
+
+    fn of(&self, rank: usize) -> &[T] {
+        let size = self.ranks.len();
+        self.ranks[rank].get_or_init(|| (0..self.len).map(|i| input(self.op, size, rank, i)).collect())
+    }
+
+    fn reduced(&self) -> &[T] {
+        let size = self.ranks.len();
+        let inputs = |i| (0..size).map(move |rank| input(self.op, size, rank, i));
+        let op = self.op.expect("only what is combined is expected to be");
+        self.reduced.get_or_init(|| (0..self.len).map(|i| reduce(op, inputs(i))).collect())
     }
 
     /// Writes what `rank` contributes.
     pub(crate) fn fill(&self, rank: usize, into: &mut [T]) {
-        for part in into.chunks_mut(PERIOD) {
-            part.copy_from_slice(&self.ranks[rank][..part.len()]);
+        for part in into.chunks_mut(self.len) {
+            part.copy_from_slice(&self.of(rank)[..part.len()]);
         }
     }
 
     /// How many elements differ from what they should be.
     pub(crate) fn wrong(&self, found: &[T], expected: Expected) -> usize {
+        if found.is_empty() {
+            return 0;
+        }
         let (pattern, mut at) = match expected {
-            Expected::Of { rank, from } => (&self.ranks[rank], from % PERIOD),
-            Expected::Reduced { from } => (&self.reduced, from % PERIOD),
+            Expected::Of { rank, from } => (self.of(rank), from % self.len),
+            Expected::Reduced { from } => (self.reduced(), from % self.len),
         };
         let mut rest = found;
         let mut wrong = 0;
         while !rest.is_empty() {
-            let (part, next) = rest.split_at(rest.len().min(PERIOD - at));
+            let (part, next) = rest.split_at(rest.len().min(self.len - at));
             wrong += part.iter().zip(&pattern[at..]).filter(|(a, b)| a.bits() != b.bits()).count();
             (rest, at) = (next, 0);
         }
@@ -259,11 +276,11 @@ mod tests {
                 continue; // sums, with a factor before or after
             }
             with_dtype!(dtype, T => {
-                let patterns = Patterns::<T>::new(Some(op), size);
+                let patterns = Patterns::<T>::new(Some(op), size, PERIOD);
                 for i in 0..500 {
-                    let inputs: Vec<T> = patterns.ranks.iter().map(|pattern| pattern[i]).collect();
+                    let inputs: Vec<T> = (0..size).map(|rank| patterns.of(rank)[i]).collect();
                     let found = other_order(op, &inputs, i);
-                    assert_eq!(found.bits(), patterns.reduced[i].bits(), "{dtype} {op} {size} {i} {inputs:?}");
+                    assert_eq!(found.bits(), patterns.reduced()[i].bits(), "{dtype} {op} {size} {i} {inputs:?}");
                 }
             });
         }
@@ -285,17 +302,17 @@ mod tests {
 
     #[test]
     fn the_user_operator_notices_a_changed_order() {
-        let patterns = Patterns::<u8>::new(Some(OpKind::User), 3);
+        let patterns = Patterns::<u8>::new(Some(OpKind::User), 3, PERIOD);
         let swapped = |i: usize| {
-            let [a, b, c] = [0, 1, 2].map(|rank| patterns.ranks[rank][i]);
+            let [a, b, c] = [0, 1, 2].map(|rank| patterns.of(rank)[i]);
             permute(permute(b, a), c)
         };
-        assert!((0..PERIOD).any(|i| swapped(i) != patterns.reduced[i]));
+        assert!((0..PERIOD).any(|i| swapped(i) != patterns.reduced()[i]));
     }
 
     #[test]
     fn differences_are_counted_across_the_period() {
-        let patterns = Patterns::<f32>::new(None, 2);
+        let patterns = Patterns::<f32>::new(None, 2, 3 * PERIOD);
         let mut vector = vec![0.0; 2 * PERIOD + 5];
         patterns.fill(1, &mut vector);
         assert_eq!(patterns.wrong(&vector, Expected::Of { rank: 1, from: 0 }), 0);
