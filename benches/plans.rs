@@ -30,7 +30,7 @@ fn choices() {
                 })
             };
             let start = Instant::now();
-            let chooser = Chooser::new(kind, &machine, Needs::default());
+            let chooser = Chooser::new(kind.at(0), &machine, Needs::default());
             let rows: Vec<_> = samples(kind).into_iter().map(|sample| chooser.row(sample)).collect();
             let us = start.elapsed().as_micros();
             let mut names: Vec<_> =

@@ -2,11 +2,11 @@
 //!
 //! Prices are taken at sample sizes a factor of four apart, each when a call of about that size comes first, from
 //! nothing but what all ranks agree on, so that all choose alike; between two samples the choice changes at their
-//! geometric middle. What that costs is bounded: where plans have many steps, those are left out whose first and last
-//! rank alone would take much longer than another plan's; and if what is left is still long, they are estimated.
+//! geometric middle. What that costs is bounded: where plans have many steps, those are left out of which a few ranks
+//! alone would take much longer than another plan's; and if what is left is still long, they are estimated.
 
 use super::{ALL, Algorithm, plans};
-use crate::plan::{Collective, CollectiveKind, Machine, Plan, estimate, price};
+use crate::plan::{Collective, CollectiveKind, Machine, Plan, Step, estimate, price};
 use crate::topology::{Cost, Topology};
 
 /// The sizes to price, as powers of two: from one cache line to a gigabyte.
@@ -17,6 +17,8 @@ const STRIDE: u32 = 2;
 const FEW_STEPS: u64 = 1 << 14;
 /// Steps up to which those that are left are.
 const MOST_STEPS: u64 = 1 << 15;
+/// Of how many ranks of a host plans are looked at, where there are several hosts.
+const MOST_WITNESSES: usize = 64;
 /// How much longer than the least an estimate may be: it knows nothing of what waits for what.
 const HOPELESS: u64 = 4;
 
@@ -80,33 +82,29 @@ fn first_of(sample: u64) -> u64 {
 pub struct Chooser<'m, F> {
     machine: &'m Machine<F>,
     collective: Collective,
-    able: Vec<(usize, Ends)>,
+    able: Vec<(usize, Witnesses)>,
 }
 
 impl<'m, F: Fn(usize, usize) -> Cost> Chooser<'m, F> {
-    /// Of all algorithms that do `kind` as it is needed. The ranks and hosts are those of the machine.
-    pub fn new(kind: CollectiveKind, machine: &'m Machine<F>, needs: Needs) -> Self {
-        let collective = kind.at(0);
-        let able = (0..ALL.len()).filter(|&index| needs.met(ALL[index], kind));
-        let ends = |index| Some((index, Ends::new(ALL[index], collective, &machine.topology)?));
-        Self { machine, collective, able: able.filter_map(ends).collect() }
+    /// Of all algorithms that do a collective as it is needed. The ranks and hosts are those of the machine.
+    pub fn new(collective: Collective, machine: &'m Machine<F>, needs: Needs) -> Self {
+        let able = (0..ALL.len()).filter(|&index| needs.met(ALL[index], collective.kind));
+        let witnesses = |index| Some((index, Witnesses::new(ALL[index], collective, &machine.topology)?));
+        Self { machine, collective, able: able.filter_map(witnesses).collect() }
     }
 
     /// What counts for calls about as large as a sample.
     pub fn row(&self, sample: u64) -> Row {
-        let steps = |some: &[&(usize, Ends)]| some.iter().map(|(_, ends)| ends.steps()).sum::<u64>();
-        let mut left: Vec<&(usize, Ends)> = self.able.iter().collect();
+        let steps = |some: &[&(usize, Witnesses)]| some.iter().map(|(_, some)| some.steps()).sum::<u64>();
+        let mut left: Vec<&(usize, Witnesses)> = self.able.iter().collect();
         if steps(&left) > FEW_STEPS {
-            let least = left.iter().map(|(_, ends)| ends.estimate(self.machine, sample)).min().unwrap_or(0);
-            left.retain(|(_, ends)| ends.estimate(self.machine, sample) <= least.saturating_mul(HOPELESS));
+            let least = left.iter().map(|(_, some)| some.estimate(self.machine, sample)).min().unwrap_or(0);
+            left.retain(|(_, some)| some.estimate(self.machine, sample) <= least.saturating_mul(HOPELESS));
         }
         let priced = steps(&left) <= MOST_STEPS;
-        let bid = |(index, ends): &(usize, Ends)| match priced {
+        let bid = |(index, some): &(usize, Witnesses)| match priced {
             true => self.price(*index, sample),
-            false => {
-                let ns = ends.estimate(self.machine, sample);
-                Bid { ns, steps: ends.steps(), algorithm: *index }
-            }
+            false => Bid { ns: some.estimate(self.machine, sample), steps: some.steps(), algorithm: *index },
         };
         let Bid { ns, algorithm, .. } = best(left.into_iter().map(bid).collect());
         Row { from: first_of(sample), algorithm, bytes: sample, ns }
@@ -119,6 +117,25 @@ impl<'m, F: Fn(usize, usize) -> Cost> Chooser<'m, F> {
         let lanes = plans.iter().map(|plan| plan.lanes.len() as u64).sum::<u64>();
         Bid { ns, steps: steps(&plans) + lanes, algorithm: index }
     }
+
+    /// What an algorithm takes: by a run of all ranks where they have up to `most` steps together, or else about.
+    /// Nothing where it has no plan that would run.
+    pub fn quote(&self, algorithm: &dyn Algorithm, bytes: u64, most: u64) -> Option<Quote> {
+        let (index, some) = self.able.iter().find(|(index, _)| ALL[*index].name() == algorithm.name())?;
+        match some.steps() <= most {
+            true => Some(self.price(*index, bytes).ns).filter(|ns| *ns < u64::MAX).map(Quote::Run),
+            false => Some(Quote::About(some.estimate(self.machine, bytes))),
+        }
+    }
+}
+
+/// What an algorithm takes, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quote {
+    /// By a run of all ranks' plans.
+    Run(u64),
+    /// By what a few ranks do, one thing after the other.
+    About(u64),
 }
 
 /// What one algorithm takes at one size.
@@ -138,37 +155,49 @@ fn best(bids: Vec<Bid>) -> Bid {
     near.min_by_key(|bid| (bid.steps, bid.ns, bid.algorithm)).expect("some algorithm does it as it is needed")
 }
 
-/// The plans of the first and the last rank, which tell what those between are like.
-struct Ends {
-    first: Plan,
-    last: Plan,
+/// The plans of a few ranks, which tell what those of the others are like: the first host's, where there are several
+/// hosts, or else the first rank's; and the last one's.
+struct Witnesses {
+    plans: Vec<(usize, Plan)>,
     ranks: usize,
+    /// How many of a host's ranks send to other hosts.
+    sharing: u32,
 }
 
-impl Ends {
+impl Witnesses {
     fn new(algorithm: &dyn Algorithm, collective: Collective, topology: &Topology) -> Option<Self> {
         let ranks = topology.size();
-        let plan = |rank| algorithm.plan(collective, rank, topology);
-        Some(Self { first: plan(0)?, last: plan(ranks - 1)?, ranks })
+        let away = |rank: &usize| !topology.together(0, *rank);
+        let first = match (0..ranks).any(|rank| away(&rank)) {
+            true => (0..ranks).filter(|rank| !away(rank)).take(MOST_WITNESSES).collect(),
+            false => vec![0],
+        };
+        let plan = |rank| Some((rank, algorithm.plan(collective, rank, topology)?));
+        let plans = first.into_iter().chain([ranks - 1]).map(plan).collect::<Option<Vec<_>>>()?;
+        let crosses = |(rank, plan): &&(usize, Plan)| {
+            let to_others = |step: &Step| step.receivers().iter().any(|&peer| away(&(peer as usize)));
+            !away(rank) && plan.lanes.iter().flat_map(|lane| &lane.steps).any(to_others)
+        };
+        let sharing = plans.iter().filter(crosses).count() as u32;
+        Some(Self { plans, ranks, sharing })
     }
 
     /// The steps of all ranks, about.
     fn steps(&self) -> u64 {
-        steps(std::slice::from_ref(&self.first))
-            + steps(std::slice::from_ref(&self.last)) * (self.ranks as u64 - 1)
+        let of = |witness: Option<&(usize, Plan)>| witness.map_or(0, |(_, plan)| steps([plan]));
+        of(self.plans.first()) + of(self.plans.last()) * (self.ranks as u64 - 1)
     }
 
-    /// The dearer one's price, about.
+    /// The dearest one's price, about.
     fn estimate<F>(&self, machine: &Machine<F>, bytes: u64) -> u64
     where
         F: Fn(usize, usize) -> Cost,
     {
-        let (first, last) =
-            (estimate(&self.first, 0, machine, bytes), estimate(&self.last, self.ranks - 1, machine, bytes));
-        first.max(last)
+        let of = |(rank, plan): &(usize, Plan)| estimate(plan, *rank, machine, bytes, self.sharing);
+        self.plans.iter().map(of).max().unwrap_or(0)
     }
 }
 
-fn steps(plans: &[Plan]) -> u64 {
-    plans.iter().flat_map(|plan| &plan.lanes).map(|lane| lane.steps.len() as u64).sum()
+fn steps<'a>(plans: impl IntoIterator<Item = &'a Plan>) -> u64 {
+    plans.into_iter().flat_map(|plan| &plan.lanes).map(|lane| lane.steps.len() as u64).sum()
 }

@@ -41,9 +41,7 @@ impl Algorithm for Hierarchical {
     fn write(&self, _: Collective, rank: usize, topology: &Topology) -> Builder {
         let hosts = Hosts::new(rank, topology);
         let blocks = hosts.all.len();
-        // Within a host shards travel whole.
-        let width = if hosts.shards > 1 { blocks } else { 1 };
-        let mut plan = Builder::new(hosts.shards * blocks, width);
+        let mut plan = Builder::new(hosts.shards * blocks, 1);
         let mut lane = plan.lane(0);
         for turn in 0..hosts.turns() {
             hosts.add_up(&mut lane, turn);
@@ -106,15 +104,15 @@ impl Hosts {
         (1..count).map(move |distance| (place + distance) % count)
     }
 
-    /// All blocks of a shard.
-    fn whole(&self, shard: usize, memory: fn(usize) -> Span) -> Span {
-        memory(shard * self.all.len()).wide(self.all.len())
+    /// A shard's first block; it has one for each host.
+    fn first(&self, shard: usize) -> usize {
+        shard * self.all.len()
     }
 
     /// The block of a shard that is summed on the host so many before this one.
     fn back(&self, shard: usize, hosts: usize) -> usize {
         let count = self.all.len();
-        shard * count + (self.mine + count - hosts) % count
+        self.first(shard) + (self.mine + count - hosts) % count
     }
 
     /// Where this host's sums lie: alone, a rank's input is its host's sum.
@@ -129,18 +127,23 @@ impl Hosts {
         (host(count - 1), host(1))
     }
 
-    /// Each rank of this host sums its shard.
+    /// Each rank of this host sums its shard, block by block: there is credit for few messages, so who has sent one
+    /// to each takes one from each.
     fn add_up(&self, lane: &mut LaneBuilder<'_>, turn: usize) {
-        for other in self.others() {
-            if let Some(shard) = self.shard(other, turn) {
-                lane.send(self.whole(shard, input), self.all[self.mine][other]);
+        let host = &self.all[self.mine];
+        for at in 0..self.all.len() {
+            for other in self.others() {
+                if let Some(shard) = self.shard(other, turn) {
+                    lane.send(input(self.first(shard) + at), host[other]);
+                }
             }
-        }
-        let Some(shard) = self.shard(self.place, turn) else { return };
-        let (sum, mut operand) = (self.whole(shard, self.sums()), Source::from(self.whole(shard, input)));
-        for other in self.others() {
-            lane.reduce(operand, from(self.all[self.mine][other]), sum);
-            operand = sum.into();
+            let Some(shard) = self.shard(self.place, turn) else { continue };
+            let block = self.first(shard) + at;
+            let (sum, mut operand) = (self.sums()(block), Source::from(input(block)));
+            for other in self.others() {
+                lane.reduce(operand, from(host[other]), sum);
+                operand = sum.into();
+            }
         }
     }
 
@@ -176,15 +179,17 @@ impl Hosts {
         }
     }
 
-    /// The ranks of this host send each other their shards.
+    /// The ranks of this host send each other their shards, likewise.
     fn hand_out(&self, lane: &mut LaneBuilder<'_>, turn: usize) {
-        if let Some(shard) = self.shard(self.place, turn) {
-            let to = |other: usize| self.all[self.mine][other];
-            self.others().for_each(|other| _ = lane.send(self.whole(shard, output), to(other)));
-        }
-        for other in self.others() {
-            if let Some(shard) = self.shard(other, turn) {
-                lane.recv(self.all[self.mine][other], self.whole(shard, output));
+        let host = &self.all[self.mine];
+        for at in 0..self.all.len() {
+            if let Some(shard) = self.shard(self.place, turn) {
+                self.others().for_each(|other| _ = lane.send(output(self.first(shard) + at), host[other]));
+            }
+            for other in self.others() {
+                if let Some(shard) = self.shard(other, turn) {
+                    lane.recv(host[other], output(self.first(shard) + at));
+                }
             }
         }
     }

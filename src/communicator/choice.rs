@@ -110,7 +110,7 @@ impl Choice {
             };
         }
         let sample = sample(kind, bytes as u64);
-        let choose = || Chooser::new(kind, &machine(), needs).row(sample).algorithm as u8;
+        let choose = || Chooser::new(kind.at(0), &machine(), needs).row(sample).algorithm as u8;
         Ok(*self.made.entry((kind, needs, sample)).or_insert_with(choose))
     }
 }

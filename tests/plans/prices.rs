@@ -103,7 +103,7 @@ fn prices_grow_with_size_and_are_positive() {
 
 /// What is chosen at all sizes.
 fn rows<F: Fn(usize, usize) -> Cost>(kind: CollectiveKind, machine: &Machine<F>, needs: Needs) -> Vec<Row> {
-    let chooser = Chooser::new(kind, machine, needs);
+    let chooser = Chooser::new(kind.at(0), machine, needs);
     samples(kind).into_iter().map(|sample| chooser.row(sample)).collect()
 }
 
@@ -113,7 +113,7 @@ fn pick<F: Fn(usize, usize) -> Cost>(
     machine: &Machine<F>,
     bytes: u64,
 ) -> &'static dyn Algorithm {
-    let row = Chooser::new(kind, machine, Needs::default()).row(sample(kind, bytes));
+    let row = Chooser::new(kind.at(0), machine, Needs::default()).row(sample(kind, bytes));
     assert!(row.from <= bytes);
     algorithm::ALL[row.algorithm]
 }
@@ -196,7 +196,7 @@ fn edge_local_plans_touch_their_own_blocks_alone() {
                 }
             }
         }
-        let row = Chooser::new(kind, &host(4), needs).row(sample(kind, 1 << 10));
+        let row = Chooser::new(kind.at(0), &host(4), needs).row(sample(kind, 1 << 10));
         assert!(needs.met(algorithm::ALL[row.algorithm], kind));
     }
 }

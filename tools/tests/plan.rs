@@ -85,6 +85,36 @@ fn prices_name_the_algorithm_that_is_walked() {
     }
 }
 
+/// The prices of a row: by algorithm, with what stands beside them.
+fn row(out: &str, bytes: &str) -> Vec<(String, String)> {
+    let mut lines = out.lines().filter(|line| !line.starts_with('#'));
+    let names = lines.next().expect("names").split_whitespace().skip(1);
+    let row = lines.find(|line| line.split_whitespace().next() == Some(bytes)).expect("a row");
+    names.map(str::to_owned).zip(row.split_whitespace().skip(1).map(str::to_owned)).collect()
+}
+
+#[test]
+fn prices_between_hosts_count_what_their_network_carries() {
+    let price = |hosts, each, rate, bytes| {
+        let place = ["--hosts", hosts, "--ranks-per-host", each, "--network", rate, "-b", bytes];
+        let (code, out, err) = finish(&mut kolo([&["plan", "price", "all_reduce"], &place[..]].concat()));
+        assert_eq!((code, err.as_str()), (0, ""));
+        row(&out, bytes)
+    };
+    // Each of 4 hosts sends 1.5 vectors at least: 805 ms at 1 Gbit/s, half of that at two.
+    for (rate, least) in [("1", 805_306.0), ("2", 402_653.0)] {
+        let walked = price("4", "2", rate, "67108864").into_iter().find(|(_, cell)| cell.ends_with('*'));
+        let (name, cell) = walked.expect("one is walked");
+        let us: f64 = cell.trim_end_matches('*').parse().expect("a number");
+        assert!(name == "hierarchical" && (least..1.1 * least).contains(&us), "{name}: {us}");
+    }
+    // Too many steps to run them all, but not to say about how long they take.
+    let many = price("1024", "8", "100", "1073741824");
+    let about = many.iter().filter(|(_, cell)| cell.starts_with('~')).count();
+    assert!(about > 0 && many.iter().any(|(name, cell)| name == "tree" && !cell.starts_with('~')), "{many:?}");
+    assert_eq!(many.iter().filter(|(_, cell)| cell.ends_with('*')).count(), 1, "{many:?}");
+}
+
 #[test]
 fn the_doctor_tells_people_and_programs_the_same() {
     let text =

@@ -48,18 +48,23 @@ where
     Ok((end + left * pace).div_ceil(1000))
 }
 
-/// What [`price`] would say if `rank` did one thing after the other and everybody did the same: for plans
-/// too long to be run.
-pub fn estimate<F>(plan: &Plan, rank: usize, machine: &Machine<F>, bytes: u64) -> u64
+/// What [`price`] would say if `rank` did one thing after the other and everybody did the same, while so many ranks
+/// of its host share its network: for plans too long to be run.
+pub fn estimate<F>(plan: &Plan, rank: usize, machine: &Machine<F>, bytes: u64, sharing: u32) -> u64
 where
     F: Fn(usize, usize) -> Cost,
 {
     let (block, rounds) = cut(plan, machine.slot, bytes);
+    let network = machine.host.network_per_us / sharing.max(1);
     let step_cost = |step: &Step| {
         let bytes = block * step.extent().map_or(0, |span| u64::from(span.count));
         let sources = if let Step::Move { sources, .. } = step { sources.len() as u64 } else { 1 };
         let latency = |peer: u32| u64::from((machine.cost)(peer as usize, rank).latency_ns) * 1000;
-        let carried = |&peer: &u32| ps(bytes, (machine.cost)(rank, peer as usize).bytes_per_us);
+        let carried = |&peer: &u32| {
+            let link = (machine.cost)(rank, peer as usize).bytes_per_us;
+            let here = machine.topology.together(rank, peer as usize);
+            ps(bytes, if here { link } else { link.min(network) })
+        };
         let handled = |peer: u32| handling((machine.cost)(rank, peer as usize), bytes);
         let waited = step.senders().map(latency).max().unwrap_or(0);
         let touched = ps((sources + 1) * bytes, machine.core.touch_per_us);

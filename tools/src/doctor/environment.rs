@@ -64,21 +64,38 @@ pub(super) fn transports() -> Vec<Fact> {
             let gbps = f64::from(bytes_per_us.min(handling.bytes_per_us)) / 1e3;
             format!("reaches other processes here, priced at {latency_ns} ns and {gbps:.1} GB/s")
         };
-        Fact::found(transport.name(), reach(transport).map(priced))
+        Fact::found(transport.name(), reach(transport, Where::Here).map(priced))
     };
     transport::all(None).iter().map(|transport| fact(&**transport)).collect()
 }
 
-/// What it costs a transport to reach another process of this machine, or why it does not.
-pub(crate) fn reach(transport: &dyn Transport) -> Result<Cost, Reason> {
+/// Where a process is, seen from another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Where {
+    /// On the same machine.
+    Here,
+    /// On another one that the same network reaches.
+    Elsewhere,
+}
+
+/// What it costs a transport to reach another process, or why it does not.
+pub(crate) fn reach(transport: &dyn Transport, peer: Where) -> Result<Cost, Reason> {
     let card = || -> kolo::Result<Node> {
         let door = Door::open("kolo-doctor", 0, 1, Secret::random()?)?;
         // Doors are opened to TCP where a job needs them.
-        Ok(Node { tcp: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 1))], ..Node::here(&door) })
+        let address = match peer {
+            Where::Here => Ipv4Addr::LOCALHOST,
+            // One of those that are for examples.
+            Where::Elsewhere => Ipv4Addr::new(192, 0, 2, 1),
+        };
+        Ok(Node { tcp: vec![SocketAddr::from((address, 1))], ..Node::here(&door) })
     };
     let me = card().map_err(|error| error.to_string())?;
-    let peer = Node { process: me.process.map(|byte| !byte), ..me.clone() };
-    transport.reach(&me, &peer)
+    let mut other = Node { process: me.process.map(|byte| !byte), ..me.clone() };
+    if peer == Where::Elsewhere {
+        other.boot = me.boot.map(|byte| !byte);
+    }
+    transport.reach(&me, &other)
 }
 
 /// Launchers that can be used besides `kolo run`.

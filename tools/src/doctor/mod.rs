@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
-pub(crate) use environment::reach;
+pub(crate) use environment::{Where, reach};
 
 const EXAMPLES: &str = "\
 Examples:
