@@ -111,7 +111,10 @@ fn prices_between_hosts_count_what_their_network_carries() {
     // Too many steps to run them all, but not to say about how long they take.
     let many = price("1024", "8", "100", "1073741824");
     let about = many.iter().filter(|(_, cell)| cell.starts_with('~')).count();
-    assert!(about > 0 && many.iter().any(|(name, cell)| name == "tree" && !cell.starts_with('~')), "{many:?}");
+    assert!(
+        about > 0 && many.iter().any(|(name, cell)| name == "tree" && !cell.starts_with('~')),
+        "{many:?}"
+    );
     assert_eq!(many.iter().filter(|(_, cell)| cell.ends_with('*')).count(), 1, "{many:?}");
 }
 
