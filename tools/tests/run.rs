@@ -236,3 +236,41 @@ fn many_ranks_start() {
     let (code, out, _) = finish(&mut run_script(64, "echo here"));
     assert_eq!((code, out.lines().count()), (0, 64));
 }
+
+/// The sockets of each child of a process, the fewest first.
+fn sockets_of_children(parent: u32) -> Vec<usize> {
+    let processes = std::fs::read_dir("/proc").expect("/proc").filter_map(|entry| Some(entry.ok()?.path()));
+    let child = |process: &std::path::PathBuf| {
+        let stat = std::fs::read_to_string(process.join("stat")).ok()?;
+        // proc(5): the parent is the second number behind the name, which ends with the last parenthesis.
+        let of: u32 = stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()?;
+        (of == parent).then_some(())
+    };
+    let sockets = |process: std::path::PathBuf| {
+        let open =
+            std::fs::read_dir(process.join("fd")).ok()?.filter_map(|fd| fd.ok()?.path().read_link().ok());
+        Some(open.filter(|link| link.to_string_lossy().starts_with("socket:")).count())
+    };
+    let mut found: Vec<_> =
+        processes.filter(|process| child(process).is_some()).filter_map(sockets).collect();
+    found.sort_unstable();
+    found
+}
+
+#[test]
+fn one_of_many_ranks_has_few_sockets() {
+    let arguments = ["bench", "all_reduce", "-n", "64", "-t", "tcp", "-b", "8", "-e", "8", "--iters", "300"];
+    let mut job = kolo(arguments).stdout(Stdio::null()).spawn().expect("kolo starts");
+    let mut most = 0;
+    let ended = loop {
+        // One rank, by which the others find each other, has one for each of them at first.
+        most = most.max(sockets_of_children(job.id()).into_iter().nth_back(1).unwrap_or(0));
+        if let Some(ended) = job.try_wait().expect("its end") {
+            break ended;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    assert!(ended.success());
+    // Those of a job's start, and two for each of the 6 peers that a tree, or a barrier, gives it.
+    assert!((10..=24).contains(&most), "{most}");
+}
