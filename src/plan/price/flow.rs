@@ -144,24 +144,18 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
         }
     }
 
-    /// Lets a lane wait for its core, which is free at `when`.
-    fn queue(&mut self, core: usize, lane: u32, when: Time) {
-        self.queues[core].insert(lane);
-        self.wake((self.net.lanes.len() + core) as u32, when);
-    }
-
-    /// Lets the first lane that waits for a core go on: one of the rank that it ran last, if there is one.
+    /// Lets the first lane that waits for a core go on, once the core is free for it.
     fn serve(&mut self, core: usize, now: Time) {
-        let Some((lane, free)) = self.first_in_queue(core) else { return };
-        if free <= now {
-            self.advance(lane as usize, now);
+        if let Some((lane, _)) = self.first_in_queue(core).filter(|(_, free)| *free <= now) {
+            self.queues[core].remove(&lane);
+            self.go_on(lane as usize);
         }
         if let Some((_, free)) = self.first_in_queue(core) {
             self.wake((self.net.lanes.len() + core) as u32, free.max(now));
         }
     }
 
-    /// Who is next on a core, and when.
+    /// Who is next on a core, and when: the first lane of the rank that it ran last, or else of any.
     fn first_in_queue(&self, core: usize) -> Option<(u32, Time)> {
         let of = |rank: u32| self.net.first[rank as usize]..self.net.first[rank as usize + 1];
         let queue = &self.queues[core];
@@ -178,28 +172,35 @@ impl<'a, F: Fn(usize, usize) -> Cost> Run<'a, F> {
 
     /// Tries the next step of a lane, which can begin at `now` at the earliest.
     fn advance(&mut self, lane: usize, now: Time) {
+        let Some(step) = self.step(lane) else { return };
+        let Some(start) = self.start(lane, step) else { return };
+        let core = self.core(lane);
+        if start > now && start > self.free(core, lane) {
+            // Others may come first to what it shares.
+            return self.wake(lane as u32, start);
+        }
+        self.queues[core].insert(lane as u32);
+        self.serve(core, now);
+    }
+
+    /// The next step of a lane, if there is one.
+    fn step(&self, lane: usize) -> Option<&'a Step> {
         let LaneState { rank, index, round, step, .. } = self.net.lanes[lane];
         let steps = &self.plans[rank as usize].lanes[usize::from(index)].steps;
-        if u64::from(round) == self.rounds || steps.is_empty() {
-            return;
-        }
-        let core = self.core(lane);
-        self.queues[core].remove(&(lane as u32));
-        let Some(start) = self.start(lane, &steps[step as usize]) else { return };
-        let free = self.free(core, lane);
-        if start.max(free) > now {
-            // Others may come first to what it shares.
-            match start > free {
-                true => self.wake(lane as u32, start),
-                false => self.queue(core, lane as u32, free),
-            }
-            return;
-        }
-        let end = self.execute(lane, &steps[step as usize], start.max(free));
+        if u64::from(round) == self.rounds { None } else { steps.get(step as usize) }
+    }
+
+    /// Does the next step of a lane for which all is there.
+    fn go_on(&mut self, lane: usize) {
+        let Some(step) = self.step(lane) else { return };
+        let Some(start) = self.start(lane, step) else { return };
+        let free = self.free(self.core(lane), lane);
+        let end = self.execute(lane, step, start.max(free));
         self.lanes[lane] = end;
         self.end = self.end.max(end);
         let state = &mut self.net.lanes[lane];
         state.step += 1;
+        let steps = &self.plans[state.rank as usize].lanes[usize::from(state.index)].steps;
         if state.step as usize == steps.len() {
             (state.step, state.round) = (0, state.round + 1);
         }
