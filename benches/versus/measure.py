@@ -16,6 +16,10 @@ FOREIGN = 0.05
 as the options say; then it counts, and is marked."""
 APART = 3.0
 """How much longer a cache line's round trip is when the host has moved the cores apart."""
+FAR_NS = 220.0
+"""A round trip from which on the cores are far from each other; near, it is about 50 or 100, far 350 to 500."""
+LOOK_AGAIN = 0.1
+"""Seconds between two looks at a line that is not as wanted."""
 HOPELESS = 4.0
 """A setting that takes this many times the best of its group is asked in the first round only..."""
 TOO_LONG = 1.5
@@ -115,6 +119,10 @@ class Row:
         return statistics.median(ratios) if ratios else None
 
 
+class Impatient(Exception):
+    """The host was not in the wanted state for as long as a row waits."""
+
+
 class Meter:
     """Asks jobs, watches the machine, and drops jobs that fail."""
 
@@ -123,15 +131,23 @@ class Meter:
         self.options = options
         self.report = report
         self.given_up: set[tuple[str, str]] = set()
+        self.patience = options.patience
         self.watch = Watch({pid for contender in contenders for pid in contender.job.family()})
 
     def fill(self, row: Row) -> Row:
-        """Measures a row; anew, if the host's cores drew near or apart meanwhile."""
+        """Measures a row; anew, if the host's cores drew near or apart meanwhile. Without `series` where the host
+        was not in the wanted state for long enough."""
+        self.patience = self.options.patience
         for attempt in range(self.options.retries + 1):
             if attempt > 0:
                 thrown = row.thrown + sum(len(series.seconds) for series in row.series.values())
                 row.lines_ns, row.series, row.thrown, row.kept = [], {}, thrown, 0
-            self._rounds(row)
+            try:
+                self._rounds(row)
+            except Impatient as error:
+                self.report(f"{row.collective} of {row.bytes} bytes: {error}; left out")
+                row.series = {}
+                break
             if not row.lines_ns or max(row.lines_ns) < APART * min(row.lines_ns):
                 break
         for label, series in row.series.items():
@@ -146,12 +162,24 @@ class Meter:
             out = {one.job for one in contenders if one.placement == "out"}
             contenders = [one for one in contenders if not (one.placement == "in" and one.job in out)]
         for turn in range(self.options.rounds):
-            if (line := self._line()) is not None:
+            if (line := self._wanted_line()) is not None:
                 row.lines_ns.append(line)
             first = turn % max(1, len(contenders))  # another one begins in each round
             for contender in contenders[first:] + contenders[:first]:
                 if self._asked(row, contender):
                     self._window(row, contender)
+
+    def _wanted_line(self) -> float | None:
+        """A cache line's round trip, once it is as wanted."""
+        while (line := self._line()) is not None and not self._as_wanted(line):
+            if self.patience <= 0:
+                raise Impatient(f"the cores were not {self.options.line} for {self.options.patience:g} s")
+            self.patience -= LOOK_AGAIN
+            time.sleep(LOOK_AGAIN)
+        return line
+
+    def _as_wanted(self, line: float | None) -> bool:
+        return line is None or self.options.line in (None, "far" if line >= FAR_NS else "near")
 
     def _line(self) -> float | None:
         while self.contenders and len(cores()) > 1:
@@ -174,7 +202,10 @@ class Meter:
         check = int(not series.seconds)
         what = f"{row.collective} {contender.placement} {contender.dtype} {row.bytes}"
         question = f"window {what} {self.options.milliseconds} {check}"
-        for attempt in range(self.options.retries + 1):
+        attempt = 0
+        while True:
+            if self.options.line:
+                self._wanted_line()
             self.watch.begin()
             begin = time.monotonic()
             try:
@@ -183,12 +214,17 @@ class Meter:
                 self._drop(contender, f"{row.collective} of {row.bytes} bytes: {error}")
                 return
             foreign = self.watch.end()
+            if self.options.line and not self._as_wanted(self._line()):
+                self.patience -= time.monotonic() - begin
+                row.thrown += 1
+                continue
             if foreign <= FOREIGN:
                 break
             if attempt == self.options.retries:
                 row.kept += 1
-            else:
-                row.thrown += 1
+                break
+            row.thrown += 1
+            attempt += 1
         series.seconds.append(max(answer["loop"] - answer["bare"], 0.0))
         series.bare.append(answer["bare"])
         series.foreign.append(round(foreign, 4))

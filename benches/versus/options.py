@@ -15,6 +15,7 @@ QUICK_SIZES = ("8", "1K", "8K", "64K", "1M", "16M")
 PARTS = ("speed", "types", "start", "memory", "waiting")
 ASKED_FOR = ("gloo",)
 """Peers that are measured only when they are named."""
+LINES = ("near", "far")
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 EXAMPLES = """
@@ -23,6 +24,7 @@ examples:
   run --quick                                 a few sizes, few rounds
   run --parts speed --ranks 2 --transports shm --collectives all_reduce --sizes 8,1K,64K
   run --parts start,memory,waiting            what is not a collective's speed
+  run --ranks 2 --transports shm --line far   rows measured while the host has the cores apart
   run --kolo old=/tmp/a --kolo new=/tmp/b --peers none    two builds of kolo (prefixes of ffi/install)
 """
 
@@ -42,6 +44,10 @@ class Options:
     rounds: int
     milliseconds: float
     retries: int
+    line: str | None
+    """The state of the host that rows are measured in: `near` or `far`; nothing: in any."""
+    patience: float
+    """Seconds that a row waits for that state, all in all."""
     cache: Path
     out: Path
 
@@ -77,6 +83,9 @@ def parse(arguments: list[str], peers: list[str]) -> Options:
     add("--rounds", "windows of each contender in a row; by default 7", type=int, metavar="N")
     add("--window", "a window's milliseconds; by default 40", type=float, metavar="MS")
     add("--retries", "of disturbed windows; by default 3", 3, type=int, metavar="N")
+    choices = {"choices": LINES, "metavar": "|".join(LINES)}
+    add("--line", "only while a cache line's round trip between the cores is so", **choices)
+    add("--patience", "that a row waits for --line; by default 60", 60.0, type=float, metavar="S")
     add("--quick", "few sizes, 3 rounds of 20 ms", False, action="store_true")
     add("--cache", "for peers", Path.home() / ".cache/kolo-versus", type=Path, metavar="DIR")
     add("--out", "for results", root / "target/versus", type=Path, metavar="DIR")
@@ -112,6 +121,8 @@ def parse(arguments: list[str], peers: list[str]) -> Options:
         rounds=given.rounds or (3 if given.quick else 7),
         milliseconds=given.window or (20 if given.quick else 40),
         retries=given.retries,
+        line=given.line,
+        patience=given.patience,
         cache=given.cache.resolve(),
         out=given.out.resolve(),
     )

@@ -218,6 +218,31 @@ fn what_is_wrong_is_said_and_the_rest_is_done() {
 }
 
 #[test]
+fn a_row_is_measured_while_the_cores_are_as_wanted_or_left_out() {
+    if !offers("cc") || !offers("python3") {
+        return;
+    }
+    let _alone = alone();
+    let home = folder("versus-line");
+    let kolo = format!("kolo={}", installed().display());
+    for (wanted, is) in [("near", (|line| line < 220.0) as fn(f64) -> bool), ("far", |line| line >= 220.0)] {
+        let few = ["--ranks", "2", "--transports", "shm", "--sizes", "64", "--peers", "none", "--kolo", &kolo];
+        let which = ["--parts", "speed", "--collectives", "all_reduce", "--line", wanted, "--patience", "1"];
+        let output =
+            versus(&home, &[few.as_slice(), which.as_slice()].concat()).output().expect("cannot start");
+        let found = results(&home);
+        let (rows, left_out) = (&found["rows"], &found["left_out"]);
+        let (rows, left_out) = (rows.as_array().expect("rows"), left_out.as_array().expect("lines"));
+        assert_eq!(rows.len() + left_out.len(), 1, "{wanted}: {found}");
+        assert_eq!(output.status.code(), Some(i32::from(rows.is_empty())));
+        let lines = rows.iter().flat_map(|row| row["lines_ns"].as_array().expect("lines"));
+        assert!(lines.map(|line| line.as_f64().expect("a number")).all(is), "{wanted}: {found}");
+        let said = format!("all_reduce of 64 bytes: the cores were not {wanted} for 1 s; left out");
+        assert!(left_out.iter().all(|line| string(line) == said), "{left_out:?}");
+    }
+}
+
+#[test]
 fn an_interrupt_leaves_results_and_nothing_else() {
     if !offers("cc") || !offers("python3") {
         return;
