@@ -46,7 +46,7 @@ impl<N: Number, O: Combine<N::Wide>, const FINISH: bool> Kernel for Fold<N, O, F
     unsafe fn run<I: Isa>(job: &Job<'_>) {
         let finish = |sum: N::Wide| if FINISH { sum.over(job.ranks) } else { sum };
         // A sum goes back into its message's slot and to the output: as often as to one place.
-        if let (&[to, too], &[a, b], false) = (job.destinations, job.sources, job.streams) {
+        if let (&[to, too], &[a, b], false, true) = (job.destinations, job.sources, job.streams, I::LONG) {
             let job = Job { destinations: &[to, too], sources: &[a, b], streams: false, ..job.clone() };
             // SAFETY: the caller's promise, handed on.
             return unsafe { walk::<N, I>(&job, |a, b| O::combine(a, b), finish) };

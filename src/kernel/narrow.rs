@@ -104,7 +104,9 @@ macro_rules! narrow {
             unsafe fn walk<I: Isa>(walk: &mut impl Walk) {
                 // SAFETY: the caller's promise.
                 unsafe {
-                    walk.chunks::<CHUNK>();
+                    if I::LONG {
+                        walk.chunks::<CHUNK>();
+                    }
                     if I::AVX512 {
                         walk.padded::<CHUNK>();
                     } else {

@@ -37,10 +37,13 @@ pub(super) trait Number: Element {
         // SAFETY: the caller's promise.
         unsafe {
             match size_of::<Self>() {
-                1 => walk.chunks::<256>(),
-                2 => walk.chunks::<128>(),
+                1 if I::LONG => walk.chunks::<256>(),
+                2 if I::LONG => walk.chunks::<128>(),
+                1 | 2 => {}
                 _ => {
-                    walk.chunks::<64>();
+                    if I::LONG {
+                        walk.chunks::<64>();
+                    }
                     walk.chunks::<16>();
                     return walk.ends();
                 }

@@ -48,6 +48,8 @@ pub(super) trait Isa {
     const F16C: bool = false;
     /// Whether it has what [`Variant::Avx512`] asks for.
     const AVX512: bool = false;
+    /// Whether long chunks are worth their code: not for the few processors that no better variant serves.
+    const LONG: bool = true;
 
     /// Some bytes, and zeros.
     ///
@@ -88,6 +90,8 @@ pub(super) const LINE: usize = 64;
 struct Plain;
 
 impl Isa for Plain {
+    const LONG: bool = Variant::ALL.len() == 1;
+
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn stream(line: [u8; LINE], to: *mut u8) {

@@ -226,7 +226,8 @@ fn a_row_is_measured_while_the_cores_are_as_wanted_or_left_out() {
     let home = folder("versus-line");
     let kolo = format!("kolo={}", installed().display());
     for (wanted, is) in [("near", (|line| line < 220.0) as fn(f64) -> bool), ("far", |line| line >= 220.0)] {
-        let few = ["--ranks", "2", "--transports", "shm", "--sizes", "64", "--peers", "none", "--kolo", &kolo];
+        let few =
+            ["--ranks", "2", "--transports", "shm", "--sizes", "64", "--peers", "none", "--kolo", &kolo];
         let which = ["--parts", "speed", "--collectives", "all_reduce", "--line", wanted, "--patience", "1"];
         let output =
             versus(&home, &[few.as_slice(), which.as_slice()].concat()).output().expect("cannot start");
