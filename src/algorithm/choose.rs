@@ -15,8 +15,10 @@ const LARGEST: u32 = 30;
 const STRIDE: u32 = 2;
 /// Steps of all ranks and algorithms up to which all are priced.
 const FEW_STEPS: u64 = 1 << 14;
-/// Steps up to which those that are left are.
+/// Steps up to which those that are left are, those with the fewest first.
 const MOST_STEPS: u64 = 1 << 15;
+/// Steps for each rank that are few, however many ranks there are.
+const STEPS_EACH: u64 = 16;
 /// Of how many ranks of a host plans are looked at, where there are several hosts.
 const MOST_WITNESSES: usize = 64;
 /// How much longer than the least an estimate may be: it knows nothing of what waits for what.
@@ -88,7 +90,12 @@ pub struct Chooser<'m, F> {
 impl<'m, F: Fn(usize, usize) -> Cost> Chooser<'m, F> {
     /// Of all algorithms that do a collective as it is needed. The ranks and hosts are those of the machine.
     pub fn new(collective: Collective, machine: &'m Machine<F>, needs: Needs) -> Self {
-        let able = (0..ALL.len()).filter(|&index| needs.met(ALL[index], collective.kind));
+        let topology = &machine.topology;
+        let several = (1..topology.size()).any(|rank| !topology.together(0, rank));
+        let fits = |index: &usize| {
+            needs.met(ALL[*index], collective.kind) && (several || !ALL[*index].between_hosts())
+        };
+        let able = (0..ALL.len()).filter(fits);
         let witnesses = |index| Some((index, Witnesses::new(ALL[index], collective, &machine.topology)?));
         Self { machine, collective, able: able.filter_map(witnesses).collect() }
     }
@@ -96,15 +103,23 @@ impl<'m, F: Fn(usize, usize) -> Cost> Chooser<'m, F> {
     /// What counts for calls about as large as a sample.
     pub fn row(&self, sample: u64) -> Row {
         let steps = |some: &[&(usize, Witnesses)]| some.iter().map(|(_, some)| some.steps()).sum::<u64>();
+        let few = STEPS_EACH * self.machine.topology.size() as u64;
         let mut left: Vec<&(usize, Witnesses)> = self.able.iter().collect();
         if steps(&left) > FEW_STEPS {
             let least = left.iter().map(|(_, some)| some.estimate(self.machine, sample)).min().unwrap_or(0);
-            left.retain(|(_, some)| some.estimate(self.machine, sample) <= least.saturating_mul(HOPELESS));
+            let near =
+                |some: &Witnesses| some.estimate(self.machine, sample) <= least.saturating_mul(HOPELESS);
+            // Where ranks differ, as in a tree, a few of them do not tell what takes long; but then they have few steps.
+            left.retain(|(_, some)| some.steps() <= few || near(some));
         }
-        let priced = steps(&left) <= MOST_STEPS;
-        let bid = |(index, some): &(usize, Witnesses)| match priced {
-            true => self.price(*index, sample),
-            false => Bid { ns: some.estimate(self.machine, sample), steps: some.steps(), algorithm: *index },
+        left.sort_by_key(|(_, some)| some.steps());
+        let mut affordable = MOST_STEPS.max(few);
+        let bid = |(index, some): &(usize, Witnesses)| match affordable.checked_sub(some.steps()) {
+            Some(rest) => {
+                affordable = rest;
+                self.price(*index, sample)
+            }
+            None => Bid { ns: some.estimate(self.machine, sample), steps: some.steps(), algorithm: *index },
         };
         let Bid { ns, algorithm, .. } = best(left.into_iter().map(bid).collect());
         Row { from: first_of(sample), algorithm, bytes: sample, ns }

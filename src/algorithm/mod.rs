@@ -11,10 +11,14 @@ mod bruck;
 pub mod choose;
 mod direct;
 mod doubling;
+mod halves;
 mod halving;
 mod hierarchical;
+mod hosts;
+mod leaders;
 mod pairwise;
 mod ring;
+mod spread;
 mod tree;
 
 use crate::error::Error;
@@ -48,6 +52,11 @@ pub trait Algorithm: Sync {
         false
     }
 
+    /// Whether it is for several hosts: on one there are algorithms that do the same with less.
+    fn between_hosts(&self) -> bool {
+        false
+    }
+
     /// The simple steps of `rank`, one of two or more, for a collective that it does.
     fn write(&self, collective: Collective, rank: usize, topology: &Topology) -> Builder;
 
@@ -75,6 +84,9 @@ pub const ALL: &[&dyn Algorithm] = &[
     &bruck::Bruck,
     &halving::Halving,
     &ring::Ring,
+    &spread::Spread,
+    &leaders::Leaders,
+    &halves::Halves,
     &hierarchical::Hierarchical,
     &pairwise::Pairwise,
     &board::Board,
