@@ -6,23 +6,28 @@
 //! | ------------------- | --------------------------------------------- | ----------------------------------------- |
 //! | `kolo run`, by hand | `KOLO_RANK`, `KOLO_SIZE`                      | at `KOLO_RENDEZVOUS`                      |
 //! | Open MPI            | `OMPI_COMM_WORLD_RANK`, `_SIZE`               | at a UNIX socket named after the job      |
+//! |                     | the same, on several hosts                    | through PMIx                              |
 //! | MPICH, Intel MPI    | `PMI_RANK`, `PMI_SIZE`                        | through `PMI_FD`                          |
 //! | torchrun            | `RANK`, `WORLD_SIZE`                          | at a UNIX socket named after `MASTER_PORT` |
 //! | srun                | `SLURM_PROCID`, `SLURM_STEP_NUM_TASKS`        | at a UNIX socket named after the step     |
+//! |                     | the same, on several hosts, with `--mpi=pmix` | through PMIx                              |
 //! | none                | one rank                                      | -                                         |
 //!
-//! `KOLO_RENDEZVOUS` is obeyed under any launcher; across hosts, all but PMI need it.
+//! `KOLO_RENDEZVOUS` is obeyed under any launcher; across hosts, all but PMI and PMIx need it.
+
+mod seat;
 
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 use std::os::fd::RawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::bootstrap::{Interfaces, Secret, digest, hex};
 use crate::error::{Error, Result};
 use crate::plan::CollectiveKind;
+use seat::Seat;
 
 /// The variables that are kolo's own, and what each means.
 pub const VARIABLES: [(&str, &str); 15] = [
@@ -114,6 +119,11 @@ pub enum Way {
         /// The inherited descriptor on which the launcher answers.
         fd: RawFd,
     },
+    /// Through the launcher's PMIx server on each host.
+    Pmix {
+        /// Where the client library may be, the best first.
+        libraries: Vec<PathBuf>,
+    },
 }
 
 /// Where rank 0 waits for the others.
@@ -171,7 +181,7 @@ impl Config {
     /// `Usage` names the variable, its value and what is expected.
     pub fn read(lookup: &dyn Fn(&str) -> Option<OsString>) -> Result<Self> {
         let env = Environment { lookup };
-        let seat = seat(&env)?;
+        let seat = seat::seat(&env)?;
         let Seat { launcher, rank, size, local, .. } = seat;
         let job = env.text("KOLO_JOB")?.unwrap_or_else(|| seat.job.clone());
         Ok(Self {
@@ -179,7 +189,7 @@ impl Config {
             rank,
             size,
             local,
-            way: way(&env, &seat, &job)?,
+            way: seat::way(&env, &seat, &job)?,
             job,
             secret: secret(&env)?,
             ports: ports(&env)?,
@@ -189,171 +199,6 @@ impl Config {
             algorithms: algorithms(&env)?,
             deterministic: flag(&env, "KOLO_DETERMINISTIC")?,
         })
-    }
-}
-
-/// A rank's place as its launcher gives it.
-struct Seat {
-    launcher: Launcher,
-    rank: usize,
-    size: usize,
-    local: Option<(usize, usize)>,
-    /// Names the job among all of this user's on this host.
-    job: String,
-}
-
-/// Which variables of a launcher say what.
-struct Names {
-    launcher: Launcher,
-    /// Tells that this launcher started the rank.
-    sign: &'static str,
-    rank: &'static str,
-    size: &'static str,
-    local_rank: &'static str,
-    local_size: &'static str,
-    /// Together they name the job.
-    job: &'static [&'static str],
-}
-
-const LAUNCHERS: [Names; 5] = [
-    Names {
-        launcher: Launcher::Kolo,
-        sign: "KOLO_RANK",
-        rank: "KOLO_RANK",
-        size: "KOLO_SIZE",
-        local_rank: "KOLO_LOCAL_RANK",
-        local_size: "KOLO_LOCAL_SIZE",
-        job: &[],
-    },
-    Names {
-        launcher: Launcher::OpenMpi,
-        sign: "OMPI_COMM_WORLD_RANK",
-        rank: "OMPI_COMM_WORLD_RANK",
-        size: "OMPI_COMM_WORLD_SIZE",
-        local_rank: "OMPI_COMM_WORLD_LOCAL_RANK",
-        local_size: "OMPI_COMM_WORLD_LOCAL_SIZE",
-        job: &["PMIX_NAMESPACE"],
-    },
-    Names {
-        launcher: Launcher::Pmi,
-        sign: "PMI_RANK",
-        rank: "PMI_RANK",
-        size: "PMI_SIZE",
-        local_rank: "MPI_LOCALRANKID",
-        local_size: "MPI_LOCALNRANKS",
-        job: &[],
-    },
-    Names {
-        launcher: Launcher::Torchrun,
-        sign: "TORCHELASTIC_RUN_ID",
-        rank: "RANK",
-        size: "WORLD_SIZE",
-        local_rank: "LOCAL_RANK",
-        local_size: "LOCAL_WORLD_SIZE",
-        job: &["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT"],
-    },
-    Names {
-        launcher: Launcher::Slurm,
-        // Only srun sets it; in a batch script, which is no rank, there is a SLURM_PROCID as well.
-        sign: "SLURM_STEP_NUM_TASKS",
-        rank: "SLURM_PROCID",
-        size: "SLURM_STEP_NUM_TASKS",
-        local_rank: "SLURM_LOCALID",
-        local_size: "SLURM_STEP_TASKS_PER_NODE",
-        job: &["SLURM_JOB_ID", "SLURM_STEP_ID"],
-    },
-];
-
-fn seat(env: &Environment<'_>) -> Result<Seat> {
-    let mut found = None;
-    for names in &LAUNCHERS {
-        if env.text(names.sign)?.is_some() {
-            found = Some(names);
-            break;
-        }
-    }
-    let Some(names) = found else {
-        if let Some(size) = env.text("KOLO_SIZE")? {
-            return Err(env.wrong("KOLO_SIZE", &size, "KOLO_RANK beside it"));
-        }
-        return Ok(Seat {
-            launcher: Launcher::None,
-            rank: 0,
-            size: 1,
-            local: Some((0, 1)),
-            job: String::new(),
-        });
-    };
-    let size =
-        env.needed(names.size, names.sign, &format!("a number of ranks, 1 to {MOST_RANKS}"), 1..=MOST_RANKS)?;
-    let below = format!("a rank below {}={size}", names.size);
-    let rank = env.needed(names.rank, names.sign, &below, 0..=size - 1)?;
-    let mut job = String::new();
-    for name in names.job {
-        job += &format!("{}/", env.text(name)?.unwrap_or_default());
-    }
-    // A host's ranks may be said in a form that is no number (Slurm's `4(x2)`); then they are not known.
-    let local = match (env.text(names.local_rank)?, env.text(names.local_size)?) {
-        (Some(rank), Some(size)) => rank.parse().ok().zip(size.parse().ok()),
-        _ => None,
-    };
-    let local = local.filter(|(local_rank, local_size)| local_rank < local_size && *local_size <= size);
-    if names.launcher == Launcher::Kolo && local.is_none() {
-        for name in [names.local_rank, names.local_size] {
-            if let Some(value) = env.text(name)? {
-                let expected = "KOLO_LOCAL_RANK below KOLO_LOCAL_SIZE, which is at most KOLO_SIZE";
-                return Err(env.wrong(name, &value, expected));
-            }
-        }
-    }
-    Ok(Seat { launcher: names.launcher, rank, size, local, job })
-}
-
-fn way(env: &Environment<'_>, seat: &Seat, job: &str) -> Result<Way> {
-    if seat.size == 1 {
-        return Ok(Way::Alone);
-    }
-    if let Some(place) = env.text("KOLO_RENDEZVOUS")? {
-        let place = parse_place(env, place)?;
-        let listener = env.number("KOLO_LISTEN_FD", "an open descriptor", 0..=RawFd::MAX as usize)?;
-        let listener = listener.filter(|_| seat.rank == 0).map(|fd| fd as RawFd);
-        return Ok(Way::Star(Rendezvous { place, listener }));
-    }
-    if seat.launcher == Launcher::Kolo {
-        let text = "KOLO_RENDEZVOUS is not set: give every rank the host:port at which rank 0 is to wait";
-        return Err(Error::usage(text));
-    }
-    if seat.launcher == Launcher::Pmi {
-        let expected = "an open descriptor; with a launcher that gives none, set KOLO_RENDEZVOUS";
-        let fd = env.needed("PMI_FD", "PMI_RANK", expected, 0..=RawFd::MAX as usize)? as RawFd;
-        return Ok(Way::Pmi { fd });
-    }
-    match seat.local {
-        Some((_, here)) if here == seat.size => {
-            let what = format!("{:?} {} {job}", seat.launcher, seat.job);
-            Ok(Way::Star(Rendezvous { place: Place::of_user(&what), listener: None }))
-        }
-        _ => Err(Error::usage(
-            "the ranks are on several hosts, and this launcher does not tell kolo where: give every rank \
-             KOLO_RENDEZVOUS=host:port (of rank 0's host) and KOLO_SECRET_FILE",
-        )),
-    }
-}
-
-fn parse_place(env: &Environment<'_>, place: String) -> Result<Place> {
-    const EXPECTED: &str = "host:port of rank 0, such as 10.0.0.5:29500";
-    if let Some(name) = place.strip_prefix('@') {
-        // An abstract socket's name is one byte of zero and at most 107 more.
-        if name.is_empty() || name.len() > 107 {
-            return Err(env.wrong("KOLO_RENDEZVOUS", &place, "a name of 1 to 107 bytes after the @"));
-        }
-        return Ok(Place::Unix(name.to_owned()));
-    }
-    match place.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0) => {
-            Ok(Place::Tcp(place))
-        }
-        _ => Err(env.wrong("KOLO_RENDEZVOUS", &place, EXPECTED)),
     }
 }
 
@@ -533,6 +378,15 @@ mod tests {
 
         let pmi = read(&[("PMI_RANK", "1"), ("PMI_SIZE", "2"), ("PMI_FD", "9")]).unwrap();
         assert_eq!((pmi.launcher, pmi.way), (Launcher::Pmi, Way::Pmi { fd: 9 }));
+
+        let several = [("OMPI_COMM_WORLD_LOCAL_RANK", "0"), ("OMPI_COMM_WORLD_LOCAL_SIZE", "1")];
+        let ompi = [("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "2")];
+        let pmix = [("PMIX_NAMESPACE", "a"), ("PMIX_RANK", "1"), ("PMIX_PREFIX", "/nowhere")];
+        let hosts = [&ompi[..], &several, &pmix].concat();
+        assert_eq!(read(&hosts).unwrap().way, Way::Pmix { libraries: vec!["libpmix.so.2".into()] });
+        let given = [&hosts[..], &[("KOLO_RENDEZVOUS", "h:1")]].concat();
+        assert!(matches!(read(&given).unwrap().way, Way::Star(_)), "what the user says counts");
+        assert!(complaint(&hosts[..4]).contains("KOLO_RENDEZVOUS=host:port"));
 
         let torch = [("TORCHELASTIC_RUN_ID", "none"), ("RANK", "1"), ("WORLD_SIZE", "2")];
         let here = [("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2"), ("MASTER_PORT", "29500")];

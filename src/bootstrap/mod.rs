@@ -6,6 +6,10 @@
 //! | [`Local`] | threads of one process                 | -                                            |
 //! | star    | `kolo run`, mpirun on one host, by hand  | UNIX socket: the kernel; TCP: the job secret |
 //! | pmi     | mpiexec of MPICH and Intel MPI           | the launcher, at the other end of `PMI_FD`   |
+//! | pmix    | mpirun over several hosts                | the launcher's server on each host           |
+//!
+//! What a launcher's servers say to each other may be heard on the network between the hosts, and with it the secret
+//! that rank 0 draws. Where strangers listen there, a secret that the user gives besides goes into it.
 //!
 //! The rest is built on their all-gather: [`Secret::agree`], then each rank opens its [`Door`], then
 //! [`Roster::gather`] tells everybody where every other rank lives and where its door is.
@@ -17,6 +21,7 @@ mod interfaces;
 mod local;
 mod node;
 mod pmi;
+mod pmix;
 mod rails;
 mod reception;
 mod roster;
@@ -40,6 +45,7 @@ use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
 use crate::sys::socket;
 use pmi::Pmi;
+use pmix::Pmix;
 use star::{Hub, Party, Spoke};
 use stream::Listener;
 
@@ -72,6 +78,8 @@ pub fn join(config: &Config, deadline: Deadline) -> Result<Box<dyn Bootstrap>> {
         Way::Pmi { fd } => {
             Pmi::open(*fd, config.rank, config.size, deadline).map(|pmi| Box::new(pmi) as Box<dyn Bootstrap>)
         }
+        Way::Pmix { libraries } => Pmix::open(libraries, config.rank, config.size, deadline)
+            .map(|pmix| Box::new(pmix) as Box<dyn Bootstrap>),
         Way::Star(rendezvous) => star(config, rendezvous, deadline),
     };
     joined.map_err(|error| error.at(config.rank))

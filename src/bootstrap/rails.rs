@@ -6,7 +6,7 @@
 //! them; all ranks see all outcomes, and so agree.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::dial::reach;
@@ -28,27 +28,51 @@ pub(super) fn agree(bootstrap: &mut dyn Bootstrap, nodes: &mut [Node], hosts: &[
     if shared.len() > 1 {
         let me = bootstrap.rank();
         let reached = |network: &Address| -> u8 {
-            next(hosts, me).is_none_or(|next| opens(&nodes[next], *network)).into()
+            next(hosts, me).is_none_or(|next| opens_on(&nodes[next], *network)).into()
         };
         let mine: Vec<u8> = shared.iter().map(reached).collect();
         let all = bootstrap.all_gather(&mine)?;
         let works = |at: &usize| all.iter().all(|theirs| theirs.get(*at) == Some(&1));
         rails.extend((0..shared.len()).filter(works).map(|at| shared[at]).take(MOST_RAILS));
     }
+    if rails.is_empty() {
+        let tried = try_in_turn(bootstrap, nodes, hosts)?;
+        let of =
+            |rank: usize| tried.iter().find(|(leader, _)| *leader == hosts[rank] as usize).map(|(_, ip)| *ip);
+        nodes.iter_mut().enumerate().for_each(|(rank, node)| keep_one(node, of(rank)));
+        return Ok(1);
+    }
     nodes.iter_mut().for_each(|node| keep(node, &rails));
-    Ok(rails.len().max(1))
+    Ok(rails.len())
 }
 
-/// Strikes all other addresses off a card; where there are no rails, all but the first. At one that nobody has tried
-/// somebody else may be, even the one who asks.
+/// Strikes all other addresses off a card. At one that nobody has tried somebody else may be, even the one who asks.
 fn keep(node: &mut Node, rails: &[Address]) {
     let doors: Vec<_> = node.tcp.iter().copied().zip(node.networks.iter().copied()).collect();
     let on = |rail: &Address| doors.iter().find(|(door, bits)| network((door.ip(), *bits)) == *rail).copied();
-    let kept: Vec<_> = match rails {
-        [] => doors.first().copied().into_iter().collect(),
-        rails => rails.iter().filter_map(on).collect(),
+    (node.tcp, node.networks) = rails.iter().filter_map(on).unzip();
+}
+
+/// The same for all but one; the first one, where that is not known.
+fn keep_one(node: &mut Node, ip: Option<IpAddr>) {
+    let at = node.tcp.iter().position(|door| Some(door.ip()) == ip).unwrap_or(0);
+    let take = |at: usize| (node.tcp[at..].first().copied(), node.networks[at..].first().copied());
+    let (door, bits) = take(at);
+    (node.tcp, node.networks) = (door.into_iter().collect(), bits.into_iter().collect());
+}
+
+/// By hosts' first ranks: the address that the host before could reach.
+fn try_in_turn(bootstrap: &mut dyn Bootstrap, nodes: &[Node], hosts: &[u32]) -> Result<Vec<(usize, IpAddr)>> {
+    let me = bootstrap.rank();
+    let mine: Vec<IpAddr> = addresses(&nodes[me]).map(|(ip, _)| ip).collect();
+    let opens = |door: &SocketAddr| !mine.contains(&door.ip()) && opens(door);
+    let found = next(hosts, me).and_then(|next| nodes[next].tcp.iter().position(opens));
+    let said = bootstrap.all_gather(&found.map(|at| at as u8).map_or(vec![], |at| vec![at]))?;
+    let address = |(rank, said): (usize, &Vec<u8>)| {
+        let next = next(hosts, rank)?;
+        Some((next, nodes[next].tcp.get(usize::from(*said.first()?))?.ip()))
     };
-    (node.tcp, node.networks) = kept.into_iter().unzip();
+    Ok(said.iter().enumerate().filter_map(address).collect())
 }
 
 fn addresses(node: &Node) -> impl Iterator<Item = Address> + '_ {
@@ -85,14 +109,16 @@ fn next(hosts: &[u32], me: usize) -> Option<usize> {
     Some(leaders.find(|&leader| leader > me).unwrap_or(first))
 }
 
-/// Whether that rank's door opens on a network. The stream ends here: it tells nothing of who came.
-fn opens(node: &Node, wanted: Address) -> bool {
-    let within = |(door, bits): &(&std::net::SocketAddr, u8)| network((door.ip(), *bits)) == wanted;
-    let door = node.tcp.iter().zip(node.networks.iter().copied()).find(within);
+/// Whether that rank's door opens on a network.
+fn opens_on(node: &Node, wanted: Address) -> bool {
+    let within = |(door, bits): &(&SocketAddr, u8)| network((door.ip(), *bits)) == wanted;
+    node.tcp.iter().zip(node.networks.iter().copied()).find(within).is_some_and(|(door, _)| opens(door))
+}
+
+/// Whether a door opens. The stream ends here: it tells nothing of who came.
+fn opens(door: &SocketAddr) -> bool {
     let deadline = Deadline::after(Some(PATIENCE));
-    door.is_some_and(|(door, _)| {
-        matches!(reach(&Place::Tcp(door.to_string()), &deadline), Ok(Dialed::Open(_) | Dialed::Busy))
-    })
+    matches!(reach(&Place::Tcp(door.to_string()), &deadline), Ok(Dialed::Open(_) | Dialed::Busy))
 }
 
 #[cfg(test)]
@@ -129,9 +155,18 @@ mod tests {
             assert_eq!(card.tcp.len(), card.networks.len());
             card.tcp.iter().map(|door| door.ip().to_string()).collect::<Vec<_>>()
         };
-        assert_eq!(kept(&[]), ["172.17.0.1"]);
         assert_eq!(kept(&[("10.1.0.0", 24), ("10.2.0.0", 24)]), ["10.1.0.1", "10.2.0.1"]);
         assert_eq!(kept(&[("10.2.0.0", 24)]), ["10.2.0.1"]);
+        for (ip, expected) in
+            [(Some("10.1.0.1"), "10.1.0.1"), (Some("10.9.0.1"), "172.17.0.1"), (None, "172.17.0.1")]
+        {
+            let mut card = card.clone();
+            keep_one(&mut card, ip.map(|ip| ip.parse().unwrap()));
+            assert_eq!(
+                (card.tcp[0].ip().to_string().as_str(), card.tcp.len(), card.networks.len()),
+                (expected, 1, 1)
+            );
+        }
     }
 
     #[test]

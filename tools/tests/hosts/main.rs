@@ -1,5 +1,6 @@
 //! Jobs over several hosts: `kolo bench --check` in network namespaces, started by hand as on a cluster.
 
+mod launchers;
 mod net;
 #[path = "../support/mod.rs"]
 mod support;
@@ -20,21 +21,27 @@ struct Job<'a> {
     port: u16,
     /// `KOLO_INTERFACE`, if it is set.
     interface: Option<&'a str>,
+    /// What else is set.
+    more: Vec<(&'a str, &'a str)>,
 }
 
 impl<'a> Job<'a> {
     fn new(net: &'a Net, ranks: &'a [usize]) -> Self {
         let secret = folder(net.name()).join("secret");
         fs::write(&secret, "a secret of these tests alone").expect("a file can be written");
-        Self { net, ranks, secret, port: 29500, interface: None }
+        Self { net, ranks, secret, port: 29500, interface: None, more: Vec::new() }
+    }
+
+    /// Starts `kolo` with these arguments as every rank.
+    fn start(&self, arguments: &[&str]) -> Vec<Child> {
+        let size: usize = self.ranks.iter().sum();
+        let places = self.ranks.iter().enumerate().flat_map(|(host, &count)| vec![host; count]);
+        places.enumerate().map(|(rank, host)| self.rank(arguments, rank, size, host)).collect()
     }
 
     /// Runs `kolo` with these arguments as every rank; what rank 0 wrote.
     fn run(&self, arguments: &[&str]) -> Result<String, String> {
-        let size: usize = self.ranks.iter().sum();
-        let places = self.ranks.iter().enumerate().flat_map(|(host, &count)| vec![host; count]);
-        let children: Vec<Child> =
-            places.enumerate().map(|(rank, host)| self.rank(arguments, rank, size, host)).collect();
+        let children = self.start(arguments);
         let outputs: Vec<_> =
             children.into_iter().map(|child| child.wait_with_output().expect("it ends")).collect();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -47,11 +54,12 @@ impl<'a> Job<'a> {
     fn rank(&self, arguments: &[&str], rank: usize, size: usize, host: usize) -> Child {
         let mut command = self.net.on(host, &kolo(arguments));
         command.env("KOLO_RANK", rank.to_string()).env("KOLO_SIZE", size.to_string());
-        command.env("KOLO_RENDEZVOUS", format!("{}:{}", self.net.address(0), self.port));
+        command.env("KOLO_RENDEZVOUS", self.net.place(0, self.port));
         command.env("KOLO_SECRET_FILE", &self.secret).env("KOLO_DEADLINE", "60");
         if let Some(interface) = self.interface {
             command.env("KOLO_INTERFACE", interface);
         }
+        command.envs(self.more.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().expect("a rank can be started")
     }

@@ -20,6 +20,14 @@ pub(crate) struct Net {
     name: String,
     hosts: usize,
     rails: usize,
+    family: Family,
+}
+
+/// Which addresses hosts have; those with IPv6's have no others, not even on loopback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
 }
 
 /// What names of namespaces begin with.
@@ -34,6 +42,19 @@ impl Net {
 
     /// The same with so many links for each host, all of its rate.
     pub(crate) fn with_rails(test: &str, rates: &[Option<&str>], rails: usize) -> Option<Self> {
+        Self::lay_out(test, rates, rails, Family::V4)
+    }
+
+    /// So many hosts without an IPv4 address.
+    pub(crate) fn ipv6(test: &str, hosts: usize) -> Option<Self> {
+        if !Path::new("/proc/net/if_inet6").exists() {
+            eprintln!("skipped: this kernel has no IPv6");
+            return None;
+        }
+        Self::lay_out(test, &vec![None; hosts], 1, Family::V6)
+    }
+
+    fn lay_out(test: &str, rates: &[Option<&str>], rails: usize, family: Family) -> Option<Self> {
         let name = format!("{PREFIX}-{}-{test}", std::process::id());
         if let Err(why) = may_make_namespaces(&name) {
             eprintln!("skipped: {why}");
@@ -41,14 +62,18 @@ impl Net {
         }
         sweep();
         // Made whole or taken away whole: whatever fails from here on drops it.
-        let net = Self { name, hosts: rates.len(), rails };
+        let net = Self { name, hosts: rates.len(), rails, family };
         ip(&format!("netns add {}", net.switch()));
         for host in 0..net.hosts {
             ip(&format!("netns add {}", net.host(host)));
             ip(&format!("-n {} link set lo up", net.host(host)));
             // A network of its own under the same address on each host, as containers have it.
+            let private = if family == Family::V4 { "172.17.0.1/16" } else { "fd17::1/64 nodad" };
+            if family == Family::V6 {
+                ip(&format!("-n {} address del 127.0.0.1/8 dev lo", net.host(host)));
+            }
             ip(&format!("-n {} link add docker0 type bridge", net.host(host)));
-            ip(&format!("-n {} address add 172.17.0.1/16 dev docker0", net.host(host)));
+            ip(&format!("-n {} address add {private} dev docker0", net.host(host)));
             ip(&format!("-n {} link set docker0 up", net.host(host)));
         }
         for rail in 0..rails {
@@ -66,7 +91,8 @@ impl Net {
             let (name, port, eth) = (self.host(host), format!("port{rail}-{host}"), format!("eth{rail}"));
             ip(&format!("-n {switch} link add {port} type veth peer name {eth} netns {name}"));
             ip(&format!("-n {switch} link set {port} master bridge{rail} up"));
-            ip(&format!("-n {name} address add {}/24 dev {eth}", address(rail, host)));
+            let bits = if self.family == Family::V4 { "24" } else { "64 nodad" };
+            ip(&format!("-n {name} address add {}/{bits} dev {eth}", self.on_rail(rail, host)));
             ip(&format!("-n {name} link set {eth} up"));
             if let Some(rate) = rate {
                 let shaping = format!("root tbf rate {rate} burst 128k latency 50ms");
@@ -81,6 +107,17 @@ impl Net {
         &self.name
     }
 
+    /// How many hosts there are.
+    pub(crate) fn hosts(&self) -> usize {
+        self.hosts
+    }
+
+    /// The processes that run on a host.
+    pub(crate) fn processes(&self, host: usize) -> Vec<i32> {
+        let pids = run("ip", &format!("netns pids {}", self.host(host)));
+        pids.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
     fn switch(&self) -> String {
         format!("{}-switch", self.name)
     }
@@ -91,7 +128,29 @@ impl Net {
 
     /// Where a host can be reached by the others, on the first rail.
     pub(crate) fn address(&self, host: usize) -> String {
-        address(0, host)
+        self.on_rail(0, host)
+    }
+
+    fn on_rail(&self, rail: usize, host: usize) -> String {
+        match self.family {
+            Family::V4 => format!("10.77.{rail}.{}", host + 1),
+            Family::V6 => format!("fd77:0:0:{rail}::{}", host + 1),
+        }
+    }
+
+    /// A port of a host, as it is written.
+    pub(crate) fn place(&self, host: usize, port: u16) -> String {
+        match self.family {
+            Family::V4 => format!("{}:{port}", self.address(host)),
+            Family::V6 => format!("[{}]:{port}", self.address(host)),
+        }
+    }
+
+    /// Cuts a host off, without a word to anybody.
+    pub(crate) fn cut_off(&self, host: usize) {
+        for rail in 0..self.rails {
+            ip(&format!("-n {} link set port{rail}-{host} down", self.switch()));
+        }
     }
 
     /// A program that is to run on a host, in the stead of that command.
@@ -117,10 +176,6 @@ impl Net {
         };
         (0..self.rails).map(on_rail).collect()
     }
-}
-
-fn address(rail: usize, host: usize) -> String {
-    format!("10.77.{rail}.{}", host + 1)
 }
 
 impl Drop for Net {
