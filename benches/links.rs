@@ -44,7 +44,7 @@ fn tcp() -> [Box<dyn Link>; 2] {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let near = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
     let far = listener.accept().expect("a connection").0;
-    [near, far].map(|stream| tcp::link_over(stream).expect("a link"))
+    [near, far].map(|stream| tcp::link_over(stream, None).expect("a link"))
 }
 
 fn reserve(link: &dyn Link, len: usize) -> View<'_> {

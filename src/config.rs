@@ -30,7 +30,7 @@ use crate::plan::CollectiveKind;
 use seat::Seat;
 
 /// The variables that are kolo's own, and what each means.
-pub const VARIABLES: [(&str, &str); 15] = [
+pub const VARIABLES: [(&str, &str); 16] = [
     ("KOLO_RANK", "this rank's number, from 0"),
     ("KOLO_SIZE", "how many ranks there are"),
     ("KOLO_LOCAL_RANK", "this rank's number among those of its host"),
@@ -44,6 +44,10 @@ pub const VARIABLES: [(&str, &str); 15] = [
     ("KOLO_INTERFACE", "interfaces between hosts: names (eth,ib), networks (10.1.0.0/16), ^ and all others"),
     ("KOLO_TRANSPORT", "the transports that may be used, such as shm,tcp; by default all"),
     ("KOLO_DEADLINE", "after how many seconds a call gives up, or none; by default 600"),
+    (
+        "KOLO_KEEPALIVE",
+        "after how many seconds of a host's silence its ranks are lost (tcp), or none; by default 60",
+    ),
     (
         "KOLO_ALGORITHM",
         "the algorithm for all collectives (ring) or for some (all_reduce=ring,broadcast=tree)",
@@ -84,6 +88,8 @@ pub struct Config {
     pub transports: Option<Vec<String>>,
     /// After how long a call gives up; nothing stands for never.
     pub deadline: Option<Duration>,
+    /// After how long a peer counts as lost whose host has fallen silent; nothing stands for never.
+    pub keepalive: Option<Duration>,
     /// Named algorithms: for a collective, or for all of them. A later one counts more.
     pub algorithms: Vec<(Option<CollectiveKind>, String)>,
     /// Whether only plans may run whose order of reduction is the ranks' order.
@@ -196,6 +202,7 @@ impl Config {
             interfaces: interfaces(&env)?,
             transports: env.text("KOLO_TRANSPORT")?.map(|list| words(&list)),
             deadline: deadline(&env)?,
+            keepalive: keepalive(&env)?,
             algorithms: algorithms(&env)?,
             deterministic: flag(&env, "KOLO_DETERMINISTIC")?,
         })
@@ -259,6 +266,17 @@ fn deadline(env: &Environment<'_>) -> Result<Option<Duration>> {
         Ok(seconds) if 0.0 < seconds && seconds <= LONGEST => Ok(Some(Duration::from_secs_f64(seconds))),
         _ => Err(env.wrong("KOLO_DEADLINE", &value, "seconds, such as 30 or 0.5, or none")),
     }
+}
+
+fn keepalive(env: &Environment<'_>) -> Result<Option<Duration>> {
+    // Whole seconds are what the kernel takes: some before the first question, some between it and the next.
+    const BOUNDS: RangeInclusive<usize> = 3..=7200;
+    const BY_DEFAULT: usize = 60;
+    if env.text("KOLO_KEEPALIVE")?.as_deref() == Some("none") {
+        return Ok(None);
+    }
+    let seconds = env.number("KOLO_KEEPALIVE", "whole seconds, 3 to 7200, or none", BOUNDS)?;
+    Ok(Some(Duration::from_secs(seconds.unwrap_or(BY_DEFAULT) as u64)))
 }
 
 fn algorithms(env: &Environment<'_>) -> Result<Vec<(Option<CollectiveKind>, String)>> {
@@ -347,6 +365,7 @@ mod tests {
             (Launcher::None, 0, 1, Way::Alone)
         );
         assert_eq!((config.deadline, config.ports), (Some(Duration::from_secs(600)), 0..=0));
+        assert_eq!(config.keepalive, Some(Duration::from_secs(60)));
     }
 
     #[test]
@@ -419,6 +438,8 @@ mod tests {
             ("KOLO_DEADLINE", "-1", "KOLO_DEADLINE=`-1`: expected seconds"),
             ("KOLO_DEADLINE", "NaN", "KOLO_DEADLINE=`NaN`: expected seconds"),
             ("KOLO_DEADLINE", "1e300", "KOLO_DEADLINE=`1e300`: expected seconds"),
+            ("KOLO_KEEPALIVE", "2", "KOLO_KEEPALIVE=`2`: expected whole seconds"),
+            ("KOLO_KEEPALIVE", "0.5", "KOLO_KEEPALIVE=`0.5`: expected whole seconds"),
             ("KOLO_ALGORITHM", "reduce_all=ring", "KOLO_ALGORITHM=`reduce_all=ring`: unknown collective"),
             ("KOLO_ALGORITHM", "all_reduce=", "KOLO_ALGORITHM=`all_reduce=`: expected ring"),
             ("KOLO_DETERMINISTIC", "2", "KOLO_DETERMINISTIC=`2`: expected 1 or 0"),
@@ -440,6 +461,7 @@ mod tests {
             ("KOLO_TRANSPORT", "shm, tcp"),
             ("KOLO_ALGORITHM", "ring,broadcast=tree"),
             ("KOLO_DEADLINE", "none"),
+            ("KOLO_KEEPALIVE", "none"),
             ("KOLO_DETERMINISTIC", "1"),
             ("KOLO_PORT", "4000-4009"),
             ("KOLO_SECRET", "0123456789abcdef"),
@@ -448,7 +470,8 @@ mod tests {
         assert_eq!(config.transports.unwrap(), ["shm", "tcp"]);
         let expected = [(None, "ring".into()), (Some(CollectiveKind::Broadcast), "tree".into())];
         assert_eq!(config.algorithms, expected);
-        assert_eq!((config.deadline, config.deterministic, config.ports), (None, true, 4000..=4009));
+        assert_eq!((config.deadline, config.keepalive), (None, None));
+        assert_eq!((config.deterministic, config.ports), (true, 4000..=4009));
         assert_eq!(config.secret, Secret::new(b"0123456789abcdef"));
     }
 }

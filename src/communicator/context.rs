@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::Communicator;
 use super::choice::Settings;
@@ -48,6 +49,8 @@ pub(super) struct Context {
     slot: usize,
     /// What the network between the hosts can do.
     gauge: Gauge,
+    /// How long a peer's host may be silent.
+    keepalive: Option<Duration>,
     /// What ranks of this host have allocated together, whatever the communicator.
     allocations: Arc<Allocations>,
     progress: OnceLock<Progress>,
@@ -85,6 +88,7 @@ impl Context {
             home,
             slot,
             gauge,
+            keepalive: config.keepalive,
             allocations,
             progress,
         };
@@ -181,6 +185,7 @@ impl Context {
             bell,
             allocations: &self.allocations,
             deadline,
+            keepalive: self.keepalive,
         }
     }
 

@@ -13,6 +13,7 @@ pub mod shm;
 pub mod tcp;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use self::handover::{HANDOVER, Handover};
 
@@ -251,6 +252,8 @@ pub struct Meeting<'a> {
     pub allocations: &'a Arc<Allocations>,
     /// When to give up.
     pub deadline: Deadline,
+    /// How long the other one's host may be silent before it counts as lost; nothing stands for ever.
+    pub keepalive: Option<Duration>,
 }
 
 /// [`Link::send`], for any link.

@@ -81,6 +81,6 @@ impl Joins for Tcp {
             stream.read_exact(&mut port).unwrap();
             TcpStream::connect((Ipv4Addr::LOCALHOST, u16::from_le_bytes(port))).unwrap()
         };
-        End { link: tcp::link_over(connection).unwrap(), bell: Bell::new().unwrap() }
+        End { link: tcp::link_over(connection, None).unwrap(), bell: Bell::new().unwrap() }
     }
 }

@@ -47,8 +47,22 @@ pub(super) enum Over {
     Failed,
     /// It ended without a word.
     Cut,
+    /// The peer's host answers no more.
+    Silent,
     /// It brought what no rank sends.
     Nonsense,
+}
+
+impl Over {
+    /// What an error of the socket tells about the peer, if anything.
+    pub(super) fn by(errno: Errno) -> Option<Self> {
+        match errno {
+            Errno::CONNRESET | Errno::PIPE => Some(Self::Cut),
+            // The last two are what routers, or this host's own table of neighbours, said of it meanwhile.
+            Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH => Some(Self::Silent),
+            _ => None,
+        }
+    }
 }
 
 impl Incoming {
@@ -92,7 +106,7 @@ impl Incoming {
             // at hand, if anything, lies before.
             let free = unsafe { slice::from_raw_parts_mut(self.room.at(self.end), wanted) };
             match recv(socket, free, RecvFlags::DONTWAIT) {
-                Ok((0, _)) | Err(Errno::CONNRESET | Errno::TIMEDOUT) => self.over = Some(Over::Cut),
+                Ok((0, _)) => self.over = Some(Over::Cut),
                 Ok((count, _)) => {
                     self.end += count;
                     self.look();
@@ -103,7 +117,7 @@ impl Incoming {
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(()),
-                Err(errno) => return Err(errno),
+                Err(errno) => self.over = Some(Over::by(errno).ok_or(errno)?),
             }
         }
         Ok(())
@@ -149,14 +163,17 @@ impl Incoming {
             ];
             let wanted = missing + rest.len() + padding;
             let count = match readv(socket, stretches) {
-                Ok(0) | Err(Errno::CONNRESET | Errno::TIMEDOUT) => {
+                Ok(0) => {
                     self.over = Some(Over::Cut);
                     return Ok(Received::Peek);
                 }
                 Ok(count) => count,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return Ok(Received::Later),
-                Err(errno) => return Err(errno),
+                Err(errno) => {
+                    self.over = Some(Over::by(errno).ok_or(errno)?);
+                    return Ok(Received::Peek);
+                }
             };
             self.end += count.min(missing);
             let placed = placed + count.saturating_sub(missing);

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::sockopt::socket_error;
 use rustix::net::{SendFlags, Shutdown, send, shutdown};
 
 use self::frame::Frame;
@@ -30,6 +31,7 @@ use super::{
 use crate::bootstrap::{self, Node};
 use crate::error::{Error, Kind, Result};
 use crate::memory::View;
+use crate::sys::socket;
 use crate::topology::{Cost, Handling};
 
 /// The most payload bytes of a message, which goes out with one call. On loopback a byte costs the less the more of
@@ -80,23 +82,26 @@ impl Transport for Tcp {
     }
 
     fn connect(&self, meeting: &Meeting<'_>) -> Result<Box<dyn Link>> {
-        link_over(meeting.door.tcp(meeting)?)
+        link_over(meeting.door.tcp(meeting)?, meeting.keepalive)
     }
 }
 
-/// One end of a link over a connection; the peer makes the other.
+/// One end of a link over a connection; the peer makes the other. The peer is lost when its host has been silent for
+/// `keepalive`.
 ///
 /// # Errors
 /// [`Kind::System`] where the connection cannot be prepared.
-pub fn link_over(stream: TcpStream) -> Result<Box<dyn Link>> {
-    tune::tune(&stream).map_err(|errno| Error::system("preparing a TCP connection", errno))?;
+pub fn link_over(stream: TcpStream, keepalive: Option<Duration>) -> Result<Box<dyn Link>> {
+    tune::tune(&stream, keepalive).map_err(|errno| Error::system("preparing a TCP connection", errno))?;
     let (incoming, outgoing) = (RefCell::new(Incoming::new()), RefCell::new(Outgoing::new()));
     let (broken, failed) = (RefCell::new(None), Cell::new(false));
-    Ok(Box::new(TcpLink { stream, incoming, outgoing, broken, failed }))
+    Ok(Box::new(TcpLink { stream, keepalive, incoming, outgoing, broken, failed }))
 }
 
 struct TcpLink {
     stream: TcpStream,
+    /// How long the peer's host may be silent.
+    keepalive: Option<Duration>,
     incoming: RefCell<Incoming>,
     outgoing: RefCell<Outgoing>,
     /// Why nothing can be written any more.
@@ -145,7 +150,7 @@ impl TcpLink {
         self.flush()?;
         let has = self.outgoing.borrow().has_place();
         if !has {
-            self.alive()?;
+            self.connected()?;
         }
         Ok(has)
     }
@@ -159,13 +164,38 @@ impl TcpLink {
 
     /// What to say when writing failed: what the peer said last, if it said why.
     fn lost(&self, errno: Errno) -> Error {
-        match errno {
-            Errno::PIPE | Errno::CONNRESET | Errno::TIMEDOUT => {
-                let _ = self.fill();
-                over(self.incoming.borrow().over().unwrap_or(Over::Cut))
-            }
-            errno => Error::system("writing to a TCP connection", errno),
+        let Some(seen) = Over::by(errno) else { return Error::system("writing to a TCP connection", errno) };
+        let _ = self.fill();
+        match self.incoming.borrow().over() {
+            // The one who asks first is told why a connection ended, the next one only that it did.
+            None | Some(Over::Cut) => over(seen),
+            Some(said) => over(said),
         }
+    }
+
+    /// An error where the connection is at its end, as far as this host knows.
+    fn connected(&self) -> Result<()> {
+        let mut fds = [PollFd::new(&self.stream, PollFlags::RDHUP)];
+        let now = Timespec::try_from(Duration::ZERO).expect("zero is a time");
+        let hung_up = poll(&mut fds, Some(&now)).is_ok_and(|stirred| stirred > 0);
+        if hung_up && !self.failed.get() {
+            // All that it sent is here by now; the last of it may say why it left.
+            self.fill()?;
+        }
+        match self.incoming.borrow().over() {
+            Some(why) => Err(over(why)),
+            None if hung_up => {
+                let why = socket_error(&self.stream).ok().and_then(|error| Over::by(error.err()?));
+                Err(over(why.unwrap_or(Over::Cut)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the peer's host has not answered for longer than it may take.
+    fn silent(&self) -> bool {
+        let silence = || socket::silence(&self.stream).unwrap_or_default();
+        self.keepalive.is_some_and(|allowed| silence() >= allowed)
     }
 
     /// Sends a last frame, if it can be sent now.
@@ -187,6 +217,9 @@ fn over(over: Over) -> Error {
         Over::Left => "it has left the communicator",
         Over::Failed => "it left the communicator after an error of its own",
         Over::Cut => "its TCP connection ended without a word: see whether it still runs",
+        Over::Silent => {
+            "its host does not answer any more (KOLO_KEEPALIVE): see whether it is up, and the network"
+        }
         Over::Nonsense => return Error::new(Kind::Refused, "it sent what no rank sends"),
     };
     Error::new(Kind::PeerLost, text)
@@ -299,18 +332,8 @@ impl Link for TcpLink {
     }
 
     fn alive(&self) -> Result<()> {
-        let mut fds = [PollFd::new(&self.stream, PollFlags::RDHUP)];
-        let now = Timespec::try_from(Duration::ZERO).expect("zero is a time");
-        let hung_up = poll(&mut fds, Some(&now)).is_ok_and(|stirred| stirred > 0);
-        if hung_up && !self.failed.get() {
-            // All that it sent is here by now; the last of it may say why it left.
-            self.fill()?;
-        }
-        match self.incoming.borrow().over() {
-            Some(why) => Err(over(why)),
-            None if hung_up => Err(over(Over::Cut)),
-            None => Ok(()),
-        }
+        self.connected()?;
+        if self.silent() { Err(over(Over::Silent)) } else { Ok(()) }
     }
 
     fn watch(&self) -> Option<Watch> {

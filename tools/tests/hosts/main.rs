@@ -1,5 +1,6 @@
 //! Jobs over several hosts: `kolo bench --check` in network namespaces, started by hand as on a cluster.
 
+mod faults;
 mod launchers;
 mod net;
 #[path = "../support/mod.rs"]
