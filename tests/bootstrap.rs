@@ -290,6 +290,27 @@ fn another_job_another_size_and_a_number_given_twice_are_said() {
     }
 }
 
+/// One that belongs to another start under the same secret, at the same place: it is told so, and the others meet.
+#[test]
+fn a_straggler_of_an_earlier_start_is_refused_and_disturbs_nobody() {
+    let place = [("KOLO_RENDEZVOUS", format!("127.0.0.1:{}", free_port())), ("KOLO_SECRET", SECRET.into())];
+    let of = |start: &str| [&place[..], &[("KOLO_JOB", start.to_owned())]].concat();
+    // It is there first: it waits for a rank 0, whichever comes.
+    let straggler = start(vec![entrance(config(1, 2, &of("first")), LONG)], |mut met| met.all_gather(b"old"));
+    let mut ranks =
+        start(vec![entrance(config(0, 2, &of("second")), LONG)], |mut met| met.all_gather(b"new"));
+    let error = finish(straggler).remove(0).unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused);
+    assert!(
+        error.to_string().contains("is of another job than rank 0, whose KOLO_JOB is `second`"),
+        "{error}"
+    );
+    ranks.extend(start(vec![entrance(config(1, 2, &of("second")), LONG)], |mut met| met.all_gather(b"new")));
+    for met in finish(ranks) {
+        assert_eq!(met.unwrap(), [b"new", b"new"]);
+    }
+}
+
 #[test]
 fn a_port_in_use_and_a_rendezvous_without_a_secret_are_said() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -399,7 +420,10 @@ fn every_rank_says_whose_ports_are_all_in_use() {
     };
     for (rank, error) in failures(finish(start(entrances, learn))).into_iter().enumerate() {
         let text = error.to_string();
-        assert!(text.contains(&format!("no free port in KOLO_PORT={port}-{port}")), "{text}");
+        assert!(
+            text.contains(&format!("no free port in KOLO_PORT={port} (Address already in use")),
+            "{text}"
+        );
         assert!(rank == 1 || text.starts_with("rank 1: "), "{text}");
     }
 }

@@ -92,15 +92,14 @@ impl Door {
     ) -> Result<Vec<(SocketAddr, u8)>> {
         // Where IPv6 is switched off, its address is refused and IPv4's serves.
         let interfaces: &[IpAddr] = match loopback {
-            true => &[IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            true => &[IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
             false => &[IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
         };
-        let addresses = match loopback {
-            true => vec![(interfaces[0], 8)],
-            false => addresses(own, doorway.interfaces)?,
-        };
-        let listener = listen_at_one(interfaces, doorway.ports)?;
-        let port = listener.address().map_or(0, |address| address.port());
+        let beyond = if loopback { Vec::new() } else { addresses(own, doorway.interfaces)? };
+        let (listener, at) = listen_at_one(interfaces, doorway.ports)?;
+        let (here, bits) = (at.ip(), if at.is_ipv4() { 8 } else { 128 });
+        let addresses = if loopback { vec![(here, bits)] } else { beyond };
+        let port = at.port();
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         state.reception.get_or_insert_default().listen(listener);
         Ok(addresses.into_iter().map(|(ip, bits)| (SocketAddr::new(ip, port), bits)).collect())
@@ -248,13 +247,25 @@ fn refuses(place: &Place) -> bool {
     matches!(reach(place, &probe), Ok(Dialed::Absent(cause)) if cause.kind() == ErrorKind::ConnectionRefused)
 }
 
-fn listen_at_one(interfaces: &[IpAddr], ports: &RangeInclusive<u16>) -> Result<Listener> {
+/// A listener at the first of these interfaces and ports that is to be had, and where that is.
+fn listen_at_one(interfaces: &[IpAddr], ports: &RangeInclusive<u16>) -> Result<(Listener, SocketAddr)> {
     let mut failure = None;
     for port in ports.clone() {
         for &interface in interfaces {
-            match Listener::tcp(SocketAddr::new(interface, port)) {
-                Ok(listener) => return Ok(listener),
-                Err(cause) => failure = Some(cause),
+            let wanted = SocketAddr::new(interface, port);
+            match Listener::tcp(wanted) {
+                Ok(listener) => {
+                    let at = listener.address().unwrap_or(wanted);
+                    return Ok((listener, at));
+                }
+                Err(cause) => {
+                    let taken = cause.kind() == ErrorKind::AddrInUse;
+                    failure = Some(cause);
+                    // The next one is for hosts on which this one's family is switched off.
+                    if taken {
+                        break;
+                    }
+                }
             }
         }
     }
@@ -263,9 +274,9 @@ fn listen_at_one(interfaces: &[IpAddr], ports: &RangeInclusive<u16>) -> Result<L
     if *last == 0 {
         return Err(Error::system("opening a TCP port", cause));
     }
-    let text = format!(
-        "no free port in KOLO_PORT={first}-{last} ({cause}): it takes one for each rank of this host"
-    );
+    let ports = if first == last { first.to_string() } else { format!("{first}-{last}") };
+    let text =
+        format!("no free port in KOLO_PORT={ports} ({cause}): it takes one for each rank of this host");
     Err(Error::new(Kind::System, text))
 }
 

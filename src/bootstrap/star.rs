@@ -286,7 +286,13 @@ fn welcome(hello: &Hello, party: &Party<'_>, taken: &mut [bool]) -> Result<(), R
     }
     match (from as usize).checked_sub(1).and_then(|index| taken.get_mut(index)) {
         None => Err(Refusal::fatal(format!("there is no place for another rank {from} among {size} ranks"))),
-        Some(true) => Err(Refusal::fatal(format!("two ranks say that they are rank {from}"))),
+        Some(true) => {
+            let why = format!(
+                "two ranks say that they are rank {from}; if one is left of an earlier start, give each start a \
+                 KOLO_JOB of its own"
+            );
+            Err(Refusal::fatal(why))
+        }
         Some(free) => {
             *free = true;
             Ok(())

@@ -1,6 +1,7 @@
 //! Jobs over several hosts: `kolo bench --check` in network namespaces, started by hand as on a cluster.
 
 mod faults;
+mod ipv6;
 mod launchers;
 mod net;
 #[path = "../support/mod.rs"]
@@ -144,6 +145,20 @@ fn hosts_that_two_networks_join_use_both() {
     let error = job.run(&["bench", "barrier"]).expect_err("there is no ib0");
     assert!(error.contains("KOLO_INTERFACE=ib0 allows none at which other hosts could reach it"), "{error}");
     assert!(error.contains("eth0 10.77.0.1/24, eth1 10.77.1.1/24"), "{error}");
+}
+
+/// A port for each rank of a host, the rendezvous' among them; or one line from each rank that says whose are too few.
+#[test]
+fn ranks_listen_at_the_ports_that_are_allowed() {
+    let Some(net) = Net::new("ports", &[None; 2]) else { return };
+    let mut job = Job::new(&net, &[2, 1]);
+    job.more = vec![("KOLO_PORT", "29500-29501")];
+    assert_eq!(complaint(&job, &["all_to_all", "--counts", "0,7,70001"]), None);
+    job.more = vec![("KOLO_PORT", "29501")];
+    let error = job.run(&["bench", "barrier"]).expect_err("two ranks want it");
+    let lines: Vec<&str> = error.lines().collect();
+    let said = |line: &&str| line.contains("no free port in KOLO_PORT=29501 (Address already in use");
+    assert!(lines.len() == 3 && lines.iter().all(said), "{error}");
 }
 
 /// Not tests: tables of all-reduces, and what their times would be if nothing but the wires took any.
