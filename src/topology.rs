@@ -1,5 +1,7 @@
 //! Who stands where: what plans may depend on, agreed by all ranks.
 
+use std::collections::HashSet;
+
 /// The ranks of a communicator, the host that each lives on, and the core of it that each counts to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Topology {
@@ -89,9 +91,20 @@ impl Topology {
         self.together(a, b) && self.cores[a] == self.cores[b]
     }
 
+    /// Whether ranks live on several hosts.
+    pub fn has_hosts(&self) -> bool {
+        self.hosts.iter().any(|&host| host != 0)
+    }
+
+    /// Whether some ranks share a core.
+    pub fn is_crowded(&self) -> bool {
+        let mut known = HashSet::new();
+        !(0..self.size()).all(|rank| known.insert((self.hosts[rank], self.cores[rank])))
+    }
+
     /// Whether all ranks can share one memory.
     pub fn has_board(&self) -> bool {
-        self.shares_memory && self.hosts.iter().all(|&host| host == 0)
+        self.shares_memory && !self.has_hosts()
     }
 }
 

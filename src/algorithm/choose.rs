@@ -91,10 +91,7 @@ impl<'m, F: Fn(usize, usize) -> Cost> Chooser<'m, F> {
     /// Of all algorithms that do a collective as it is needed. The ranks and hosts are those of the machine.
     pub fn new(collective: Collective, machine: &'m Machine<F>, needs: Needs) -> Self {
         let topology = &machine.topology;
-        let several = (1..topology.size()).any(|rank| !topology.together(0, rank));
-        let fits = |index: &usize| {
-            needs.met(ALL[*index], collective.kind) && (several || !ALL[*index].between_hosts())
-        };
+        let fits = |index: &usize| needs.met(ALL[*index], collective.kind) && ALL[*index].suits(topology);
         let able = (0..ALL.len()).filter(fits);
         let witnesses = |index| Some((index, Witnesses::new(ALL[index], collective, &machine.topology)?));
         Self { machine, collective, able: able.filter_map(witnesses).collect() }

@@ -38,8 +38,8 @@ impl Algorithm for Halves {
         kind == CollectiveKind::AllReduce
     }
 
-    fn between_hosts(&self) -> bool {
-        true
+    fn suits(&self, topology: &Topology) -> bool {
+        topology.has_hosts()
     }
 
     fn write(&self, _: Collective, rank: usize, topology: &Topology) -> Builder {

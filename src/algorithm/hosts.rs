@@ -35,12 +35,22 @@ pub(super) struct Hosts {
 
 impl Hosts {
     pub(super) fn new(rank: usize, topology: &Topology) -> Self {
-        let size = topology.size();
+        Self::grouped(rank, topology.size(), |other| topology.host(other))
+    }
+
+    /// The same with the cores of one host in place of hosts: the ranks that take turns on each.
+    pub(super) fn cores(rank: usize, topology: &Topology) -> Self {
+        let first = |other| (0..other).find(|&before| topology.neighbours(before, other)).unwrap_or(other);
+        Self::grouped(rank, topology.size(), first)
+    }
+
+    /// Groups, each named by its first rank.
+    fn grouped(rank: usize, size: usize, group: impl Fn(usize) -> usize) -> Self {
         let mut homes: Vec<(usize, usize)> = Vec::with_capacity(size);
         let mut counts: Vec<usize> = Vec::new();
         for other in 0..size {
-            // A host is named by its first rank, which comes first.
-            let host = homes.get(topology.host(other)).map_or(counts.len(), |home| home.0);
+            // Its first rank comes first.
+            let host = homes.get(group(other)).map_or(counts.len(), |home| home.0);
             if host == counts.len() {
                 counts.push(0);
             }
@@ -134,6 +144,12 @@ impl Hosts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cores_stand_for_hosts() {
+        let cores = Hosts::cores(4, &Topology::one_host(5).with_cores(2));
+        assert_eq!((cores.of(0), cores.of(1), cores.mine, cores.place), (&[0, 1, 2][..], &[3, 4][..], 1, 1));
+    }
 
     #[test]
     fn hosts_are_found_whatever_their_ranks_numbers() {

@@ -1,5 +1,5 @@
 //! One rank of each host leads: ranks meet at their leader, leaders cross between hosts log h times, whatever the number
-//! of hosts and the numbers of their ranks.
+//! of hosts and the numbers of their ranks. On one host with more ranks than cores, each core has a leader.
 //!
 //! 3 hosts of 2 ranks; the leaders 0, 2 and 4 go by `halves`:
 //!
@@ -16,6 +16,9 @@
 //! | broadcast      | α + (m-1) N β + log h α' + N β' for each of a host's children              |
 //! | reduce         | α + (m-1) N (β + γ) + log h α' + N (β' + γ) for each of a host's children  |
 //! | barrier        | 2 α + log h α'                                                             |
+//!
+//! Where ranks share cores, each message costs a core that is busy in any case: an all-reduce of n ranks on c cores takes
+//! 2(n-c) + c log c messages, recursive doubling n log n.
 //!
 //! All members of a half have the same bits, and combine lower halves with higher ones: so all get the same. Broadcast
 //! and reduce go by a binomial tree of hosts, the barrier by dissemination, as in `doubling`. (Two-level collectives, as
@@ -41,12 +44,13 @@ impl Algorithm for Leaders {
         matches!(kind, AllReduce | Broadcast | Reduce | Barrier)
     }
 
-    fn between_hosts(&self) -> bool {
-        true
+    fn suits(&self, topology: &Topology) -> bool {
+        topology.has_hosts() || topology.is_crowded()
     }
 
     fn write(&self, collective: Collective, rank: usize, topology: &Topology) -> Builder {
-        let hosts = Hosts::new(rank, topology);
+        let hosts =
+            if topology.has_hosts() { Hosts::new(rank, topology) } else { Hosts::cores(rank, topology) };
         let here = Here { rank, root: collective.root as usize, hosts };
         match collective.kind {
             CollectiveKind::Broadcast => here.broadcast(),

@@ -52,9 +52,10 @@ pub trait Algorithm: Sync {
         false
     }
 
-    /// Whether it is for several hosts: on one there are algorithms that do the same with less.
-    fn between_hosts(&self) -> bool {
-        false
+    /// Whether it is worth a look there: on other topologies there are algorithms that do the same with less.
+    fn suits(&self, topology: &Topology) -> bool {
+        let _ = topology;
+        true
     }
 
     /// The simple steps of `rank`, one of two or more, for a collective that it does.

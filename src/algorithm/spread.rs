@@ -42,8 +42,8 @@ impl Algorithm for Spread {
         true
     }
 
-    fn between_hosts(&self) -> bool {
-        true
+    fn suits(&self, topology: &Topology) -> bool {
+        topology.has_hosts()
     }
 
     fn write(&self, collective: Collective, rank: usize, topology: &Topology) -> Builder {

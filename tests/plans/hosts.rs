@@ -139,7 +139,8 @@ fn what_knows_hosts_is_taken_over_hosts_and_not_on_one() {
     };
     for kind in CollectiveKind::ALL {
         for bytes in [8, 1 << 14, 1 << 22] {
-            assert!(!pick(kind, &machine(1, 8, false), bytes).0.between_hosts(), "{kind} {bytes}");
+            let one = machine(1, 8, false);
+            assert!(pick(kind, &one, bytes).0.suits(&one.topology), "{kind} {bytes}");
             // The numbers of the ranks make no difference where it counts.
             let [(by_host, ns), (in_turn, other)] =
                 [false, true].map(|turn| pick(kind, &machine(8, 4, turn), bytes));
@@ -149,7 +150,7 @@ fn what_knows_hosts_is_taken_over_hosts_and_not_on_one() {
             assert!(numbered || ns.abs_diff(other) * 5 <= ns.max(other), "{case}");
         }
         let small = pick(kind, &machine(8, 4, false), 8).0;
-        assert!(small.between_hosts(), "{kind}: {}", small.name());
+        assert!(!small.suits(&Topology::one_host(32)), "{kind}: {}", small.name());
     }
 }
 
@@ -161,4 +162,22 @@ fn large_jobs_cross_seldom_for_small_sizes() {
     let row = chooser.row(sample(CollectiveKind::AllReduce, 1 << 10));
     let crossing = 20_000 + 2 * 1_600;
     assert!(row.ns < 9 * crossing, "{} takes {} ns", algorithm::ALL[row.algorithm].name(), row.ns);
+}
+
+/// Where ranks share cores and each message costs a core, few messages win.
+#[test]
+fn crowded_ranks_without_shared_memory_have_leaders() {
+    let cost = Cost {
+        latency_ns: 200,
+        bytes_per_us: u32::MAX,
+        handling: Handling { ns: 2_500, bytes_per_us: 14_000 },
+    };
+    for (cores, taken) in [(2, true), (8, false)] {
+        let topology = Topology::one_host(8).with_cores(cores).sharing_memory(false);
+        let machine =
+            Machine { core: Core::MEASURED, credit: 4, topology, ..Machine::textbook(8, |_, _| cost) };
+        let chooser = Chooser::new(CollectiveKind::AllReduce.at(0), &machine, Needs::default());
+        let row = chooser.row(sample(CollectiveKind::AllReduce, 8));
+        assert_eq!(algorithm::ALL[row.algorithm].name() == "leaders", taken, "{cores} cores");
+    }
 }

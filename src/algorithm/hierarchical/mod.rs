@@ -45,8 +45,8 @@ impl Algorithm for Hierarchical {
         matches!(kind, AllReduce | ReduceScatter | AllGather | Broadcast | Reduce)
     }
 
-    fn between_hosts(&self) -> bool {
-        true
+    fn suits(&self, topology: &Topology) -> bool {
+        topology.has_hosts()
     }
 
     fn write(&self, collective: Collective, rank: usize, topology: &Topology) -> Builder {

@@ -44,11 +44,12 @@ const WORTH_GATHERING: usize = 2 << 10;
 const CREDIT: usize = 4;
 
 /// The system calls, and copies into and out of its buffers: as measured on Zen 4, all-reduces of 2 ranks of 8 B to 4 MiB.
-const HANDLING: Handling = Handling { ns: 1_600, bytes_per_us: 14_000 };
+/// A call that sends does most of the receiving side's work, too: nearly all of a message's way within a host is a core's.
+const HANDLING: Handling = Handling { ns: 2_500, bytes_per_us: 14_000 };
 /// Within a host: nobody carries anything but the cores.
-const LOOPBACK: Cost = Cost { latency_ns: 2_000, bytes_per_us: u32::MAX, handling: HANDLING };
+const LOOPBACK: Cost = Cost { latency_ns: 200, bytes_per_us: u32::MAX, handling: HANDLING };
 /// Between hosts; nominal: one connection fills a wire of 10 Gbit/s.
-const NETWORK: Cost = Cost { latency_ns: 17_000, bytes_per_us: 1_250, handling: HANDLING };
+const NETWORK: Cost = Cost { latency_ns: 15_200, bytes_per_us: 1_250, handling: HANDLING };
 
 /// Connects ranks by TCP.
 #[derive(Debug, Default)]
