@@ -29,7 +29,8 @@ use crate::dtype::Element;
 use crate::error::Result;
 use crate::memory::{View, as_bytes, as_bytes_mut};
 use crate::op::ReduceOp;
-use crate::plan::{Collective, CollectiveKind};
+use crate::plan::{Collective, CollectiveKind, Machine};
+use crate::topology::Cost;
 
 /// A group of ranks. All of them make the same calls in the same order.
 ///
@@ -117,6 +118,12 @@ impl Communicator {
     /// What a call of `bytes` bytes in all blocks together would walk, and at what predicted price.
     pub fn explain(&mut self, collective: Collective, bytes: usize) -> Result<Explanation> {
         self.core().explain(collective, bytes)
+    }
+
+    /// What plans are priced by here: who stands where, what crossing costs between two ranks, and what a host's cores
+    /// and network do. The same on all ranks; what lies between hosts was measured when the job started.
+    pub fn machine(&self) -> Machine<impl Fn(usize, usize) -> Cost + use<>> {
+        self.context.machine(&self.group)
     }
 
     #[inline(always)]

@@ -106,7 +106,10 @@ impl Call {
         let Some(kind) = self.kind() else { return vec![None] };
         let edge_local = matches!(self, Self::GatherV | Self::ScatterV | Self::AllToAllV);
         let needs = Needs { edge_local, no_board: !shares_memory(transport), ..Needs::default() };
-        let able = algorithm::ALL.iter().filter(|algorithm| needs.met(**algorithm, kind));
+        let one_host = Topology::one_host(2).with_cores(1);
+        let able = algorithm::ALL
+            .iter()
+            .filter(|algorithm| needs.met(**algorithm, kind) && algorithm.suits(&one_host));
         able.map(|algorithm| Some(algorithm.name())).chain([None]).collect()
     }
 }

@@ -1,5 +1,7 @@
 //! `kolo plan price`: what each algorithm would take, and which one would be walked.
 
+mod measured;
+
 use std::io::{self, Write};
 
 use anyhow::{Context, Result, anyhow};
@@ -21,7 +23,8 @@ Examples:
   kolo plan price all_reduce --ranks 8
   kolo plan price all_reduce --ranks 8 --bytes 8,1K,64K,1M --transport tcp
   kolo plan price broadcast --ranks 64 --cores 64 --root 3
-  kolo plan price all_reduce --hosts 1024 --ranks-per-host 8 --bytes 1G --network 100";
+  kolo plan price all_reduce --hosts 1024 --ranks-per-host 8 --bytes 1G --network 100
+  mpirun -n 8 kolo plan price all_reduce --measured     by what the network between its hosts can do";
 
 /// The most ranks to price.
 const MOST_RANKS: u64 = 1 << 20;
@@ -40,7 +43,7 @@ pub(crate) struct Options {
         long,
         value_name = "N",
         value_parser = number(),
-        required_unless_present = "ranks_per_host",
+        required_unless_present_any = ["ranks_per_host", "measured"],
         conflicts_with = "ranks_per_host"
     )]
     ranks: Option<u64>,
@@ -63,9 +66,9 @@ pub(crate) struct Options {
     /// The root, where there is one
     #[arg(long, value_name = "RANK", default_value = "0")]
     root: usize,
-    /// Between the ranks of a host: local, shm, tcp
-    #[arg(short = 't', long, value_name = "T", default_value = "shm")]
-    transport: String,
+    /// Between the ranks of a host: local, shm, tcp [default: shm; with --measured, whatever reaches]
+    #[arg(short = 't', long, value_name = "T")]
+    transport: Option<String>,
     /// Cores of each host [default: one for each rank, and of one host those of this machine]
     #[arg(long, value_name = "N", value_parser = number())]
     cores: Option<u64>,
@@ -75,6 +78,16 @@ pub(crate) struct Options {
     /// What a message takes between two hosts, in microseconds [default: 17]
     #[arg(long, value_name = "TIME", value_parser = parse_positive, requires = "hosts")]
     latency: Option<f64>,
+    /// Join a job as `kolo bench` does, and price by what its hosts' network was measured to do
+    #[arg(long, conflicts_with_all = ["hosts", "ranks_per_host", "cores", "network", "latency"])]
+    measured: bool,
+}
+
+impl Options {
+    /// What connects the ranks of a host that nobody measured.
+    fn within(&self) -> &str {
+        self.transport.as_deref().unwrap_or("shm")
+    }
 }
 
 fn number() -> clap::builder::RangedU64ValueParser {
@@ -89,22 +102,38 @@ fn parse_positive(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn price(options: &Options) -> Result<u8> {
+    if options.measured {
+        return measured::price(options);
+    }
     let kind = options.collective;
     let (ranks, place) = place(options)?;
-    let collective = rooted(kind, options.root, ranks)?;
+    rooted(kind, options.root, ranks)?;
     let machine = machine(options, place.of(ranks))?;
-    let able: Vec<_> = algorithm::ALL.iter().copied().filter(|algorithm| algorithm.does(kind)).collect();
-    // A communicator chooses for the first root, whoever is the root of a call.
-    let walked = Chooser::new(kind.at(0), &machine, Needs::default());
-    let asked = Chooser::new(collective, &machine, Needs::default());
-
     let mut out = io::stdout().lock();
     write!(out, "# {kind}: {ranks} ranks on ")?;
     if place.hosts > 1 {
         write!(out, "{} hosts with ", place.hosts)?;
     }
     let cores = place.cores.map_or("a core for each rank".to_owned(), |cores| format!("{cores} cores"));
-    writeln!(out, "{cores} over {}; predicted microseconds, * is walked", options.transport)?;
+    writeln!(out, "{cores} over {}; predicted microseconds, * is walked", options.within())?;
+    write_prices(&mut out, options, &machine)?;
+    Ok(0)
+}
+
+/// A table of what each algorithm takes on a machine.
+fn write_prices<F>(out: &mut impl Write, options: &Options, machine: &Machine<F>) -> io::Result<()>
+where
+    F: Fn(usize, usize) -> Cost,
+{
+    let kind = options.collective;
+    let able: Vec<_> = algorithm::ALL
+        .iter()
+        .copied()
+        .filter(|algorithm| algorithm.does(kind) && algorithm.suits(&machine.topology))
+        .collect();
+    // A communicator chooses for the first root, whoever is the root of a call.
+    let walked = Chooser::new(kind.at(0), machine, Needs::default());
+    let asked = Chooser::new(kind.at(options.root), machine, Needs::default());
     let mut about = false;
     write!(out, "{:>12}", "bytes")?;
     for algorithm in &able {
@@ -128,7 +157,7 @@ pub(super) fn price(options: &Options) -> Result<u8> {
             "# ~ by what a few ranks do, one thing after the other: all ranks' steps are too many to run"
         )?;
     }
-    Ok(0)
+    Ok(())
 }
 
 /// A price in microseconds, or nothing where there is no plan that would run.
@@ -157,7 +186,7 @@ fn place(options: &Options) -> Result<(usize, Place)> {
 
 /// Hosts like this one, as a communicator prices them.
 fn machine(options: &Options, topology: Topology) -> Result<Machine<impl Fn(usize, usize) -> Cost>> {
-    let name = &options.transport;
+    let name = options.within();
     let named = transport::choose(Some(&[name.to_owned()]), Some(&Hub::new())).context("--transport")?;
     let within = named.first().ok_or_else(|| usage("--transport names none"))?;
     let near = reach(&**within, Where::Here).map_err(|why| anyhow!("{name}: {why}"))?;
