@@ -30,7 +30,7 @@ use crate::plan::CollectiveKind;
 use seat::Seat;
 
 /// The variables that are kolo's own, and what each means.
-pub const VARIABLES: [(&str, &str); 16] = [
+pub const VARIABLES: [(&str, &str); 18] = [
     ("KOLO_RANK", "this rank's number, from 0"),
     ("KOLO_SIZE", "how many ranks there are"),
     ("KOLO_LOCAL_RANK", "this rank's number among those of its host"),
@@ -43,6 +43,8 @@ pub const VARIABLES: [(&str, &str); 16] = [
     ("KOLO_PORT", "the port or ports (a-b) at which this host's ranks may listen; by default any"),
     ("KOLO_INTERFACE", "interfaces between hosts: names (eth,ib), networks (10.1.0.0/16), ^ and all others"),
     ("KOLO_TRANSPORT", "the transports that may be used, such as shm,tcp; by default all"),
+    ("KOLO_LIBFABRIC", "the libfabric.so.1 to load for fabric; by default the system's"),
+    ("KOLO_FABRIC_PROVIDER", "the provider of libfabric, such as verbs, tcp or shm; by default its best"),
     ("KOLO_DEADLINE", "after how many seconds a call gives up, or none; by default 600"),
     (
         "KOLO_KEEPALIVE",
@@ -86,6 +88,8 @@ pub struct Config {
     pub interfaces: Option<Interfaces>,
     /// The transports that may be used; nothing stands for all.
     pub transports: Option<Vec<String>>,
+    /// What of libfabric is used.
+    pub fabric: Fabric,
     /// After how long a call gives up; nothing stands for never.
     pub deadline: Option<Duration>,
     /// After how long a peer counts as lost whose host has fallen silent; nothing stands for never.
@@ -94,6 +98,15 @@ pub struct Config {
     pub algorithms: Vec<(Option<CollectiveKind>, String)>,
     /// Whether only plans may run whose order of reduction is the ranks' order.
     pub deterministic: bool,
+}
+
+/// What of libfabric is used.
+#[derive(Clone, Debug, Default)]
+pub struct Fabric {
+    /// The library; nothing stands for the system's.
+    pub library: Option<PathBuf>,
+    /// The provider; nothing stands for the best that reaches other hosts.
+    pub provider: Option<String>,
 }
 
 /// Who starts ranks.
@@ -201,6 +214,10 @@ impl Config {
             ports: ports(&env)?,
             interfaces: interfaces(&env)?,
             transports: env.text("KOLO_TRANSPORT")?.map(|list| words(&list)),
+            fabric: Fabric {
+                library: env.path("KOLO_LIBFABRIC").map(PathBuf::from),
+                provider: env.text("KOLO_FABRIC_PROVIDER")?,
+            },
             deadline: deadline(&env)?,
             keepalive: keepalive(&env)?,
             algorithms: algorithms(&env)?,

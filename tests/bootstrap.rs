@@ -393,6 +393,7 @@ fn ranks_learn_where_all_live_and_agree_on_a_secret() {
                 &mut door,
                 Tcp::Always,
                 Doorway { ports: &(0..=0), interfaces: None },
+                |_| String::new(),
             )?;
             met.all_gather(b"")?;
             Ok((secret, roster))
@@ -416,7 +417,9 @@ fn every_rank_says_whose_ports_are_all_in_use() {
     let learn = move |mut met: Box<dyn Bootstrap>| {
         let mut door = Door::open("job", met.rank(), met.size(), Secret::random()?)?;
         let ports = if met.rank() == 1 { port..=port } else { 0..=0 };
-        Roster::gather(&mut *met, &mut door, Tcp::Always, Doorway { ports: &ports, interfaces: None })
+        Roster::gather(&mut *met, &mut door, Tcp::Always, Doorway { ports: &ports, interfaces: None }, |_| {
+            String::new()
+        })
     };
     for (rank, error) in failures(finish(start(entrances, learn))).into_iter().enumerate() {
         let text = error.to_string();

@@ -38,7 +38,7 @@ pub use local::Local;
 pub use node::{Node, find_host};
 pub use roster::{Doorway, Roster, Tcp};
 pub use secret::Secret;
-pub(crate) use secret::{digest, hex};
+pub(crate) use secret::{digest, hex, random};
 
 use crate::config::{Config, Place, Rendezvous, Way};
 use crate::error::{Error, Kind, Result};

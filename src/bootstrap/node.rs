@@ -38,6 +38,8 @@ pub struct Node {
     pub tcp: Vec<SocketAddr>,
     /// How many bits of each of these addresses name its network.
     pub networks: Vec<u8>,
+    /// What it has of libfabric: provider and version; nothing where it has none, or was not asked.
+    pub fabric: String,
 }
 
 impl Node {
@@ -62,6 +64,7 @@ impl Node {
             door: door.name().to_owned(),
             tcp: Vec::new(),
             networks: Vec::new(),
+            fabric: String::new(),
         }
     }
 
@@ -74,6 +77,7 @@ impl Node {
     pub fn encode(&self) -> Vec<u8> {
         let card = Writer::default().text(&self.version).u32(self.user).u32(self.pid);
         let card = card.raw(&self.process).raw(&self.boot).u64(self.network).text(&self.door);
+        let card = card.text(&self.fabric);
         let addresses = self.tcp.iter().zip(&self.networks).take(ADDRESSES);
         addresses.clone().fold(card.u8(addresses.len() as u8), put_address).done()
     }
@@ -102,6 +106,7 @@ impl Node {
         let (user, pid) = (reader.u32()?, reader.u32()?);
         let (process, boot, network) = (reader.array()?, reader.array()?, reader.u64()?);
         let door = reader.text(TEXT)?.to_owned();
+        let fabric = reader.text(TEXT)?.to_owned();
         let count = usize::from(reader.u8()?);
         if count > ADDRESSES {
             return None;
@@ -109,7 +114,7 @@ impl Node {
         let addresses = (0..count).map(|_| take_address(&mut reader)).collect::<Option<Vec<_>>>()?;
         let (tcp, networks) = addresses.into_iter().unzip();
         reader.end()?;
-        Some(Self { version, user, pid, process, boot, network, door, tcp, networks })
+        Some(Self { version, user, pid, process, boot, network, door, tcp, networks, fabric })
     }
 }
 

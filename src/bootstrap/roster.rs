@@ -41,7 +41,7 @@ pub enum Tcp {
 
 impl Roster {
     /// Tells all ranks of each other. Where TCP doors are wanted, this rank's opens as `doorway` says, for this host
-    /// alone if all ranks share one.
+    /// alone if all ranks share one; and `offer` tells what its card says of libfabric, once it knows their addresses.
     ///
     /// # Errors
     /// As [`Bootstrap::all_gather`]; `Refused` where versions differ; `System` where no port is free.
@@ -50,6 +50,7 @@ impl Roster {
         door: &mut Door,
         tcp: Tcp,
         doorway: Doorway<'_>,
+        offer: impl Fn(&[SocketAddr]) -> String,
     ) -> Result<Self> {
         let me = bootstrap.rank();
         let cards = bootstrap.all_gather(&Node::here(door).encode())?;
@@ -67,7 +68,7 @@ impl Roster {
         if tcp == Tcp::Always || tcp == Tcp::BetweenHosts && hosts.iter().any(|&host| host != 0) {
             let loopback = nodes.iter().all(|node| node.shares_loopback(&nodes[0]));
             let opened = door.open_tcp(loopback, bootstrap.address(), doorway);
-            nodes = exchange_doors(bootstrap, nodes, opened)?;
+            nodes = exchange_doors(bootstrap, nodes, opened, offer)?;
             if !loopback {
                 rails = rails::agree(bootstrap, &mut nodes, &hosts)?;
             }
@@ -81,11 +82,13 @@ fn exchange_doors(
     bootstrap: &mut dyn Bootstrap,
     mut nodes: Vec<Node>,
     opened: Result<Vec<(SocketAddr, u8)>>,
+    offer: impl Fn(&[SocketAddr]) -> String,
 ) -> Result<Vec<Node>> {
     let said = match &opened {
         Ok(addresses) => {
             let node = &mut nodes[bootstrap.rank()];
             (node.tcp, node.networks) = addresses.iter().copied().unzip();
+            node.fabric = offer(&node.tcp);
             Writer::default().u8(1).raw(&node.encode()).done()
         }
         Err(error) => Writer::default().u8(0).raw(error.to_string().as_bytes()).done(),

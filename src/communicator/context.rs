@@ -1,5 +1,6 @@
 //! What the communicators of one rank share: where the others are, and how to reach them.
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -69,7 +70,13 @@ impl Context {
         let mut door = Door::open(&config.job, me, size, secret)?;
         let tcp = transport::tcp_doors(&transports);
         let doorway = Doorway { ports: &config.ports, interfaces: config.interfaces.as_ref() };
-        let roster = Roster::gather(bootstrap, &mut door, tcp, doorway)?;
+        // One transport has something to say.
+        let offer =
+            |doors: &[SocketAddr]| transports.iter().map(|transport| transport.offer(doors)).collect();
+        let mut roster = Roster::gather(bootstrap, &mut door, tcp, doorway, offer)?;
+        if !takes_rails(&roster, &transports) {
+            roster.rails = 1;
+        }
         let here = roster.hosts.iter().filter(|host| **host == roster.hosts[me]).count();
         let cores = Cores::gather(bootstrap)?;
         let patience = Patience::for_host(here, cores.of_host(&roster.hosts, roster.hosts[me]));
@@ -290,17 +297,32 @@ impl Context {
     }
 }
 
-/// The smallest slot of the transports that some two ranks use. What connects two ranks depends on their
-/// hosts, so it is enough to ask about each rank and one rank of each host.
-fn smallest_slot(roster: &Roster, transports: &[Box<dyn Transport>]) -> usize {
+/// What connects each host's first rank with every other rank. What connects two ranks depends on their hosts, so it is
+/// enough to ask about those.
+fn used<'a>(
+    roster: &'a Roster,
+    transports: &'a [Box<dyn Transport>],
+) -> impl Iterator<Item = (usize, usize, &'a dyn Transport)> {
     let Roster { nodes, hosts, .. } = roster;
     let leaders = (0..nodes.len()).filter(|&rank| hosts[rank] as usize == rank);
-    let used = leaders.flat_map(|leader| {
-        let with =
-            move |rank: usize| transports.iter().find(|by| by.reach(&nodes[leader], &nodes[rank]).is_ok());
+    leaders.flat_map(move |leader| {
+        let with = move |rank: usize| {
+            let by = transports.iter().find(|by| by.reach(&nodes[leader], &nodes[rank]).is_ok())?;
+            Some((leader, rank, &**by))
+        };
         (0..nodes.len()).filter(move |&rank| rank != leader).filter_map(with)
-    });
-    used.map(|transport| transport.slot()).min().unwrap_or(LONELY_SLOT)
+    })
+}
+
+/// The smallest slot of the transports that some two ranks use.
+fn smallest_slot(roster: &Roster, transports: &[Box<dyn Transport>]) -> usize {
+    used(roster, transports).map(|(.., by)| by.slot()).min().unwrap_or(LONELY_SLOT)
+}
+
+/// Whether what connects hosts can be on several networks.
+fn takes_rails(roster: &Roster, transports: &[Box<dyn Transport>]) -> bool {
+    let apart = |a: usize, b: usize| roster.hosts[a] != roster.hosts[b];
+    used(roster, transports).all(|(a, b, by)| by.takes_rails() || !apart(a, b))
 }
 
 /// Whether all ranks of a host can share memory. What connects two ranks depends on their hosts, so it is
@@ -353,7 +375,7 @@ impl Communicator {
     /// The same, as a configuration says.
     pub fn join(config: &Config) -> Result<Self> {
         let mut bootstrap = bootstrap::join(config, Deadline::after(config.deadline))?;
-        let transports = transport::choose(config.transports.as_deref(), None)?;
+        let transports = transport::choose(config.transports.as_deref(), None, &config.fabric)?;
         Self::over(&mut *bootstrap, config, transports).map_err(|error| error.at(config.rank))
     }
 
@@ -369,7 +391,7 @@ impl Communicator {
         }
         let hub = Hub::new();
         let join = |mut bootstrap: bootstrap::Local| {
-            let transports = transport::choose(config.transports.as_deref(), Some(&hub))?;
+            let transports = transport::choose(config.transports.as_deref(), Some(&hub), &config.fabric)?;
             Self::over(&mut bootstrap, config, transports)
         };
         // Ranks meet at once, so each needs a thread of its own.

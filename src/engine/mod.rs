@@ -268,7 +268,7 @@ impl Ride<'_> {
     /// The descriptors that must wake a sleeper on this walk.
     pub fn watches(&self, walk: &Walk) -> Vec<Watch> {
         // What was sent but still waits in this process must go out, whoever is waited for.
-        let unsent = self.links.watches(&self.course.route.links).filter(|watch| watch.write);
+        let unsent = self.links.watches(&self.course.route.links).filter(|watch| watch.unsent);
         self.links.watches(&waited_for(walk)).chain(unsent).collect()
     }
 

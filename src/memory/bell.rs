@@ -106,7 +106,7 @@ impl Bell {
 
     /// What another bell's sleep must watch to be woken by this one, too, once this one is announced.
     pub fn watch(&self) -> Watch {
-        Watch { fd: self.event.as_raw_fd(), write: false }
+        Watch { fd: self.event.as_raw_fd(), write: false, unsent: false, within: None }
     }
 
     /// Takes back an announcement that another bell slept for.
@@ -116,6 +116,7 @@ impl Bell {
     }
 
     fn poll(&self, watches: &[Watch], timeout: Option<Duration>) -> std::io::Result<()> {
+        let within = watches.iter().filter_map(|watch| watch.within).chain(timeout).min();
         let mut fds = Vec::with_capacity(watches.len() + 1);
         fds.push(PollFd::from_borrowed_fd(self.event.as_fd(), PollFlags::IN));
         for watch in watches {
@@ -123,7 +124,7 @@ impl Bell {
             // SAFETY: the link that gave the watch keeps its descriptor open, and the caller keeps the link.
             fds.push(PollFd::from_borrowed_fd(unsafe { BorrowedFd::borrow_raw(watch.fd) }, events));
         }
-        os::poll(&mut fds, timeout)?;
+        os::poll(&mut fds, within)?;
         if !fds[0].revents().is_empty() {
             os::drain(self.event.as_fd());
         }
@@ -192,6 +193,10 @@ mod tests {
 
     const LONG: Option<Duration> = Some(Duration::from_secs(60));
 
+    fn watch(fd: std::os::fd::RawFd, write: bool) -> Watch {
+        Watch { fd, write, unsent: write, within: None }
+    }
+
     /// Counts to `rounds` together with another thread, each asleep until the other has counted.
     fn take_turns(rounds: u64, watches: &[&[Watch]; 2]) {
         let bells = [Bell::new().unwrap(), Bell::new().unwrap()];
@@ -229,7 +234,7 @@ mod tests {
     #[test]
     fn no_wake_is_lost_in_a_poll() {
         let (quiet, _end) = UnixStream::pair().unwrap();
-        let watch = [Watch { fd: quiet.as_raw_fd(), write: false }];
+        let watch = [watch(quiet.as_raw_fd(), false)];
         take_turns(20_000, &[&[], &watch]);
         take_turns(20_000, &[&watch, &watch]);
     }
@@ -240,9 +245,9 @@ mod tests {
         let (socket, mut end) = UnixStream::pair().unwrap();
         end.write_all(b"x").unwrap();
         bell.announce(true);
-        bell.sleep(&[Watch { fd: socket.as_raw_fd(), write: false }], LONG).unwrap();
+        bell.sleep(&[watch(socket.as_raw_fd(), false)], LONG).unwrap();
         bell.announce(true);
-        bell.sleep(&[Watch { fd: end.as_raw_fd(), write: true }], LONG).unwrap();
+        bell.sleep(&[watch(end.as_raw_fd(), true)], LONG).unwrap();
     }
 
     #[test]

@@ -12,6 +12,7 @@ const RTLD_NOW: c_int = 2;
 unsafe extern "C" {
     fn dlopen(path: *const c_char, mode: c_int) -> *mut c_void;
     fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
+    fn dlvsym(library: *mut c_void, name: *const c_char, version: *const c_char) -> *mut c_void;
     fn dlerror() -> *mut c_char;
 }
 
@@ -46,6 +47,13 @@ impl Library {
         // SAFETY: a library that is loaded, and a name that ends with a zero.
         NonNull::new(unsafe { dlsym(self.0.as_ptr(), name.as_ptr()) }).ok_or_else(last_error)
     }
+
+    /// Where the library has what it calls `name` in that version of its interface.
+    pub(crate) fn versioned(self, name: &CStr, version: &CStr) -> Result<NonNull<c_void>, String> {
+        // SAFETY: a library that is loaded, and names that end with a zero.
+        let found = unsafe { dlvsym(self.0.as_ptr(), name.as_ptr(), version.as_ptr()) };
+        NonNull::new(found).ok_or_else(last_error)
+    }
 }
 
 fn last_error() -> String {
@@ -67,6 +75,9 @@ mod tests {
         let libc = Library::open(&["libnowhere.so.7", "libc.so.6"]).unwrap();
         assert!(libc.symbol(c"getpid").is_ok());
         assert!(libc.symbol(c"kolo_has_no_such_thing").unwrap_err().contains("kolo_has_no_such_thing"));
+        assert!(
+            libc.versioned(c"kolo_has_no_such_thing", c"GLIBC_2.2.5").unwrap_err().contains("kolo_has_no")
+        );
         assert!(Library::open(&["libnowhere.so.7"]).unwrap_err().contains("libnowhere.so.7"));
     }
 }

@@ -1,28 +1,34 @@
 //! Ways to move bytes between two ranks.
 //!
 //! A transport knows no collective. It connects two ranks by a [`Link`]: one ordered stream of messages
-//! in each direction, with credit. To add a transport, write one file and one line of [`all`].
+//! in each direction, with credit. To add a transport, write one file and one line below
+//! [`all`].
 
+pub mod fabric;
 mod fifo;
 mod handover;
 mod lease;
 pub mod local;
 mod pool;
 mod presence;
+mod room;
 pub mod shm;
 pub mod tcp;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::handover::{HANDOVER, Handover};
 
 use crate::bootstrap::{Door, Node, Tcp};
+use crate::config;
 use crate::error::{Error, Result};
 use crate::health::Deadline;
 use crate::kernel;
 use crate::memory::{Allocations, Bell, View};
 use crate::topology::{Channel, Cost};
+use fabric::Fabric;
 use local::{Hub, Local};
 use shm::Shm;
 
@@ -99,6 +105,10 @@ pub struct Watch {
     pub fd: std::os::fd::RawFd,
     /// Whether to wake when it can be written, too.
     pub write: bool,
+    /// Whether something that was sent still waits in this process: then it is watched, whoever is waited for.
+    pub unsent: bool,
+    /// After how long to look again, where the descriptor does not tell of all that comes.
+    pub within: Option<Duration>,
 }
 
 /// One ordered stream of messages in each direction between two ranks. Nothing here blocks.
@@ -189,6 +199,17 @@ pub trait Transport: Send + Sync {
         Tcp::Never
     }
 
+    /// What this rank's card says of it, whose doors are open at these addresses.
+    fn offer(&self, doors: &[SocketAddr]) -> String {
+        let _ = doors;
+        String::new()
+    }
+
+    /// Whether its streams can be on several networks at once.
+    fn takes_rails(&self) -> bool {
+        false
+    }
+
     /// Opens a link; the peer does the same at the same time.
     fn connect(&self, meeting: &Meeting<'_>) -> Result<Box<dyn Link>>;
 
@@ -204,8 +225,14 @@ pub trait Transport: Send + Sync {
 }
 
 /// Every transport, the preferred first. A `hub` is what ranks have that are threads of one process.
-pub fn all(hub: Option<&Arc<Hub>>) -> Vec<Box<dyn Transport>> {
-    vec![Box::new(Local::new(hub.cloned())), Box::new(Shm), Box::new(tcp::Tcp)]
+pub fn all(hub: Option<&Arc<Hub>>, fabric: &config::Fabric) -> Vec<Box<dyn Transport>> {
+    known(hub, fabric, false)
+}
+
+/// Every transport; those that serve only where they are named may be `named`.
+fn known(hub: Option<&Arc<Hub>>, fabric: &config::Fabric, named: bool) -> Vec<Box<dyn Transport>> {
+    let fabric = Fabric::new(fabric.clone(), named);
+    vec![Box::new(Local::new(hub.cloned())), Box::new(Shm), Box::new(fabric), Box::new(tcp::Tcp)]
 }
 
 /// When TCP doors must be open for these transports: the first one serves wherever it reaches, so doors that
@@ -218,13 +245,17 @@ pub fn tcp_doors(transports: &[Box<dyn Transport>]) -> Tcp {
 }
 
 /// The transports of these names, in this order; all of them where none are named.
-pub fn choose(names: Option<&[String]>, hub: Option<&Arc<Hub>>) -> Result<Vec<Box<dyn Transport>>> {
-    let mut known = all(hub);
-    let Some(names) = names else { return Ok(known) };
-    let take = |name: &String| match known.iter().position(|transport| transport.name() == name) {
-        Some(at) => Ok(known.swap_remove(at)),
+pub fn choose(
+    names: Option<&[String]>,
+    hub: Option<&Arc<Hub>>,
+    fabric: &config::Fabric,
+) -> Result<Vec<Box<dyn Transport>>> {
+    let Some(names) = names else { return Ok(all(hub, fabric)) };
+    let mut left = known(hub, fabric, true);
+    let take = |name: &String| match left.iter().position(|transport| transport.name() == name) {
+        Some(at) => Ok(left.remove(at)),
         None => {
-            let known: Vec<_> = all(hub).iter().map(|transport| transport.name()).collect();
+            let known: Vec<_> = all(hub, fabric).iter().map(|transport| transport.name()).collect();
             let known = known.join(", ");
             Err(Error::usage(format!("unknown transport `{name}`, or named twice; known are {known}")))
         }

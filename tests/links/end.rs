@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use kolo::Result;
 use kolo::kernel;
 use kolo::memory::{Bell, View};
+use kolo::transport::fabric::Endpoint;
 use kolo::transport::{Link, Received, Tag};
 
 /// A wait this long means that a test will never end.
@@ -14,6 +15,9 @@ const NEVER: Duration = Duration::from_secs(30);
 pub(crate) struct End {
     pub(crate) link: Box<dyn Link>,
     pub(crate) bell: Arc<Bell>,
+    /// What must stay as long as the link.
+    #[allow(dead_code)]
+    pub(crate) keeps: Vec<Arc<Endpoint>>,
 }
 
 /// A message taken out of a link.
@@ -24,6 +28,10 @@ pub(crate) struct Taken {
 }
 
 impl End {
+    pub(crate) fn new(link: Box<dyn Link>, bell: Arc<Bell>) -> Self {
+        Self { link, bell, keeps: Vec::new() }
+    }
+
     /// Sends a copy, if there is credit.
     pub(crate) fn try_send(&self, bytes: &[u8], tag: &Tag) -> Result<bool> {
         let Some(place) = self.link.reserve(bytes.len())? else { return Ok(false) };

@@ -1,15 +1,18 @@
 //! The kinds of links under test.
 
 use std::io::{Read, Write};
+use std::marker::PhantomData;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use kolo::config;
 use kolo::health::Deadline;
 use kolo::memory::Bell;
 use kolo::transport::local::Hub;
-use kolo::transport::{shm, tcp};
+use kolo::transport::{fabric, shm, tcp};
 
 use crate::end::End;
 
@@ -17,6 +20,11 @@ use crate::end::End;
 pub(crate) trait Kind {
     /// Two ends in this process.
     fn pair() -> [End; 2];
+
+    /// Why there are none of this kind here.
+    fn missing() -> Option<String> {
+        None
+    }
 }
 
 /// A kind whose ends may be in two processes.
@@ -40,7 +48,7 @@ impl Kind for Local {
         let hub = Hub::new();
         [(3, 5), (5, 3)].map(|(me, peer)| {
             let bell = Bell::new().unwrap();
-            End { link: hub.link(7, me, peer, 0, &bell), bell }
+            End::new(hub.link(7, me, peer, 0, &bell), bell)
         })
     }
 }
@@ -57,7 +65,7 @@ impl Joins for Shm {
     fn join(stream: UnixStream, lower: bool) -> End {
         let bell = Bell::new().unwrap();
         let deadline = Deadline::after(Some(Duration::from_secs(20)));
-        End { link: shm::link_over(stream, lower, &bell, deadline).unwrap(), bell }
+        End::new(shm::link_over(stream, lower, &bell, deadline).unwrap(), bell)
     }
 }
 
@@ -70,17 +78,80 @@ impl Kind for Tcp {
 }
 
 impl Joins for Tcp {
-    fn join(mut stream: UnixStream, lower: bool) -> End {
-        let connection = if lower {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-            let port = listener.local_addr().unwrap().port();
-            stream.write_all(&port.to_le_bytes()).unwrap();
-            listener.accept().unwrap().0
-        } else {
-            let mut port = [0; 2];
-            stream.read_exact(&mut port).unwrap();
-            TcpStream::connect((Ipv4Addr::LOCALHOST, u16::from_le_bytes(port))).unwrap()
+    fn join(stream: UnixStream, lower: bool) -> End {
+        End::new(tcp::link_over(connect(stream, lower), None).unwrap(), Bell::new().unwrap())
+    }
+}
+
+/// A TCP connection to who is at the other end of a stream.
+fn connect(mut stream: UnixStream, lower: bool) -> TcpStream {
+    if lower {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        stream.write_all(&port.to_le_bytes()).unwrap();
+        return listener.accept().unwrap().0;
+    }
+    let mut port = [0; 2];
+    stream.read_exact(&mut port).unwrap();
+    TcpStream::connect((Ipv4Addr::LOCALHOST, u16::from_le_bytes(port))).unwrap()
+}
+
+/// libfabric, by one of its providers. Each end has an endpoint of its own, as each rank of a job has.
+pub(crate) trait Provider {
+    const NAME: &'static str;
+}
+
+pub(crate) struct OfTcp;
+
+impl Provider for OfTcp {
+    const NAME: &'static str = "tcp";
+}
+
+pub(crate) struct OfShm;
+
+impl Provider for OfShm {
+    const NAME: &'static str = "shm";
+}
+
+pub(crate) struct Fabric<P>(PhantomData<P>);
+
+impl<P: Provider> Fabric<P> {
+    fn endpoint() -> Result<Arc<fabric::Endpoint>, String> {
+        let library = std::env::var_os("KOLO_LIBFABRIC").map(Into::into);
+        let settings = config::Fabric { library, provider: Some(P::NAME.into()) };
+        fabric::Endpoint::open(&settings, Some("127.0.0.1"))
+    }
+
+    fn end(endpoint: &Arc<fabric::Endpoint>, stream: UnixStream, lower: bool) -> End {
+        let (bell, deadline) = (Bell::new().unwrap(), Deadline::after(Some(Duration::from_secs(20))));
+        let stream = match P::NAME {
+            "shm" => fabric::Stream::Unix(stream),
+            _ => fabric::Stream::Tcp(connect(stream, lower)),
         };
-        End { link: tcp::link_over(connection, None).unwrap(), bell: Bell::new().unwrap() }
+        End::new(fabric::link_over(endpoint, stream, &bell, deadline).unwrap(), bell)
+    }
+}
+
+impl<P: Provider> Kind for Fabric<P> {
+    fn pair() -> [End; 2] {
+        let (low, high) = UnixStream::pair().unwrap();
+        let endpoints = [(); 2].map(|()| Self::endpoint().unwrap());
+        let ends = thread::scope(|scope| {
+            let low = scope.spawn(|| Self::end(&endpoints[0], low, true));
+            let high = Self::end(&endpoints[1], high, false);
+            [low.join().unwrap(), high]
+        });
+        // In one process, shm's endpoints must not outlive each other.
+        ends.map(|end| End { keeps: endpoints.to_vec(), ..end })
+    }
+
+    fn missing() -> Option<String> {
+        Self::endpoint().err()
+    }
+}
+
+impl<P: Provider> Joins for Fabric<P> {
+    fn join(stream: UnixStream, lower: bool) -> End {
+        Self::end(&Self::endpoint().unwrap(), stream, lower)
     }
 }

@@ -15,7 +15,7 @@ fn with_bare_peer() -> (End, TcpStream) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let link = tcp::link_over(listener.accept().unwrap().0, None).unwrap();
-    (End { link, bell: Bell::new().unwrap() }, peer)
+    (End::new(link, Bell::new().unwrap()), peer)
 }
 
 /// Lends a message to be read, if there is credit.

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use kolo::config::Fabric;
 
 use crate::failure::usage;
 use crate::launch::{Job, Output};
@@ -53,7 +54,7 @@ pub(crate) fn parse_ranks(text: &str) -> Result<usize, String> {
 pub(crate) fn check_transport(names: Option<&str>) -> Result<()> {
     let Some(names) = names else { return Ok(()) };
     let names: Vec<String> = names.split(',').map(str::to_owned).collect();
-    kolo::transport::choose(Some(&names), None).map(drop).context("--transport")
+    kolo::transport::choose(Some(&names), None, &Fabric::default()).map(drop).context("--transport")
 }
 
 fn parse_variable(text: &str) -> Result<(OsString, OsString), String> {

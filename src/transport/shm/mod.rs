@@ -46,8 +46,8 @@ use crate::kernel;
 use crate::memory::{Allocations, Bell, Ringer, Shared, View};
 use crate::sys::os;
 use crate::topology::{Cost, Handling};
-use hello::{gone, receive_hello};
-pub(super) use hello::{receive_descriptors, send_hello};
+use hello::gone;
+pub(super) use hello::{receive_descriptors, receive_hello, send_hello};
 use layout::{ANSWERED, About, BUFFERS, Board, CAP, HEADERS, Header, LENT, Layout, PACKED, forged};
 use loan::Loans;
 

@@ -9,9 +9,9 @@ use rustix::net::{RecvFlags, recv};
 
 use super::SLOT;
 use super::frame::{ALIGN, Frame, HEAD, Kind};
-use super::room::Room;
 use crate::memory::View;
 use crate::transport::Received;
+use crate::transport::room::Room;
 
 /// Where an empty buffer is filled from, so that the first payload begins on a cache line.
 const BEGIN: usize = 64 - HEAD;

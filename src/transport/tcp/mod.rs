@@ -8,7 +8,6 @@
 mod frame;
 mod incoming;
 mod outgoing;
-mod room;
 mod tune;
 
 use std::cell::{Cell, RefCell};
@@ -80,6 +79,10 @@ impl Transport for Tcp {
 
     fn tcp_doors(&self) -> bootstrap::Tcp {
         bootstrap::Tcp::BetweenHosts
+    }
+
+    fn takes_rails(&self) -> bool {
+        true
     }
 
     fn connect(&self, meeting: &Meeting<'_>) -> Result<Box<dyn Link>> {
@@ -341,7 +344,8 @@ impl Link for TcpLink {
         // Who sleeps for another link still gets this one's messages out. What fails here is said again
         // by the next call.
         let _ = self.flush();
-        Some(Watch { fd: self.stream.as_raw_fd(), write: !self.outgoing.borrow().is_empty() })
+        let unsent = !self.outgoing.borrow().is_empty();
+        Some(Watch { fd: self.stream.as_raw_fd(), write: unsent, unsent, within: None })
     }
 
     fn fail(&self) {

@@ -9,10 +9,10 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
 use super::frame::{ALIGN, Frame, HEAD};
-use super::room::Room;
 use super::{CREDIT, SLOT};
 use crate::memory::View;
 use crate::transport::Tag;
+use crate::transport::room::Room;
 
 /// Where a place's payload begins: on a cache line, with the frame's head right before it.
 const PAYLOAD: usize = 64;

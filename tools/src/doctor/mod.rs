@@ -75,6 +75,7 @@ pub(crate) fn doctor(options: &Options) -> Result<u8> {
             section("launcher", environment::launcher()),
             section("settings", environment::settings()),
             section("transports", environment::transports()),
+            section("libfabric", environment::libfabric()),
             section("installed", environment::installed()),
         ],
     };
