@@ -35,7 +35,7 @@ fn at_roots(kind: CollectiveKind, ranks: usize) -> Vec<Collective> {
 /// The hosts worth telling apart: one with a core for each rank, and with fewer, or several of them, where that makes
 /// a difference.
 fn topologies(algorithm: &dyn Algorithm, ranks: usize) -> Vec<Topology> {
-    let one_host = |cores| Topology::one_host(ranks).with_cores(cores);
+    let one_host = |cores| Topology::one_host(ranks).with_cores(cores).sharing_memory(algorithm.uses_board());
     let mut found = Vec::new();
     if !algorithm.suits(&one_host(ranks)) {
         let run = |length: usize| (0..ranks).map(|rank| (rank - rank % length) as u32).collect();

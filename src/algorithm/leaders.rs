@@ -1,5 +1,6 @@
 //! One rank of each host leads: ranks meet at their leader, leaders cross between hosts log h times, whatever the number
-//! of hosts and the numbers of their ranks. On one host with more ranks than cores, each core has a leader.
+//! of hosts and the numbers of their ranks. On one host with more ranks than cores and no shared memory,
+//! each core has a leader.
 //!
 //! 3 hosts of 2 ranks; the leaders 0, 2 and 4 go by `halves`:
 //!
@@ -45,7 +46,7 @@ impl Algorithm for Leaders {
     }
 
     fn suits(&self, topology: &Topology) -> bool {
-        topology.has_hosts() || topology.is_crowded()
+        topology.has_hosts() || topology.is_crowded() && !topology.has_board()
     }
 
     fn write(&self, collective: Collective, rank: usize, topology: &Topology) -> Builder {

@@ -106,7 +106,7 @@ impl Call {
         let Some(kind) = self.kind() else { return vec![None] };
         let edge_local = matches!(self, Self::GatherV | Self::ScatterV | Self::AllToAllV);
         let needs = Needs { edge_local, no_board: !shares_memory(transport), ..Needs::default() };
-        let one_host = Topology::one_host(2).with_cores(1);
+        let one_host = Topology::one_host(2).with_cores(1).sharing_memory(false);
         let able = algorithm::ALL
             .iter()
             .filter(|algorithm| needs.met(**algorithm, kind) && algorithm.suits(&one_host));

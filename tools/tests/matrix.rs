@@ -37,7 +37,7 @@ fn every_algorithm(transport: &str, ranks: usize) -> impl Iterator<Item = Vec<St
     let shares_memory = transport != "tcp";
     let pairs = CollectiveKind::ALL.into_iter().flat_map(move |kind| {
         // What is for several hosts is run over some in `hosts`.
-        let one_host = Topology::one_host(2).with_cores(1);
+        let one_host = Topology::one_host(2).with_cores(1).sharing_memory(false);
         let able = algorithm::ALL.iter().filter(move |a| a.does(kind) && a.suits(&one_host));
         let able = able.filter(move |a| shares_memory || !a.uses_board());
         able.map(move |a| (kind, a.name()))
