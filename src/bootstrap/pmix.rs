@@ -32,6 +32,8 @@ use crate::sys;
 
 /// How often the ranks of a job may meet.
 const MOST_TIMES: usize = 1000;
+/// How long to wait before a server is asked again that had nothing.
+const AGAIN: Duration = Duration::from_millis(10);
 /// How long to wait for the goodbye, when all is done.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -195,11 +197,22 @@ impl Clerk {
                 continue;
             }
             self.tell(Report::Begun(Step::Get(rank)));
-            let left = self.deadline.left().map_or(0, |left| left.as_secs() as u32 + 1);
-            let what = format!("what rank {rank} has said");
-            all.push(client.get(rank as u32, key, left).map_err(|why| refused(&what, &why))?);
+            all.push(self.get(client, rank, key)?);
         }
         Ok(all)
+    }
+
+    /// What a rank has said. A server may let ranks pass a fence before it has all that was said at it.
+    fn get(&self, client: &sys::pmix::Client, rank: usize, key: &CStr) -> Result<Vec<u8>> {
+        loop {
+            let left = self.deadline.left().map_or(0, |left| left.as_secs() as u32 + 1);
+            let found = client.get(rank as u32, key, left);
+            match found.map_err(|why| refused(&format!("what rank {rank} has said"), &why))? {
+                Some(said) => return Ok(said),
+                None if self.deadline.passed() => return Err(late(Step::Get(rank), &within(&self.deadline))),
+                None => std::thread::sleep(AGAIN),
+            }
+        }
     }
 
     fn tell(&self, report: Report) {

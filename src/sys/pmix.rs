@@ -15,6 +15,7 @@ use super::library::Library;
 type Status = c_int;
 
 const SUCCESS: Status = 0;
+const NOT_FOUND: Status = -46;
 /// `PMIX_RANK_WILDCARD`: all ranks of a namespace.
 const ALL_RANKS: u32 = u32::MAX - 1;
 /// `PMIX_GLOBAL`: a value for ranks of this host and of others.
@@ -208,17 +209,20 @@ impl Client {
     }
 
     /// What `rank` has put under that key. For what is not there yet the library waits, for `seconds` if the server
-    /// does as it is asked.
-    pub(crate) fn get(&self, rank: u32, key: &CStr, seconds: u32) -> Outcome<Vec<u8>> {
+    /// does as it is asked; or it says at once that there is nothing.
+    pub(crate) fn get(&self, rank: u32, key: &CStr, seconds: u32) -> Outcome<Option<Vec<u8>>> {
         let whose = Proc { rank, ..self.me };
         let limit = Info::number(TIMEOUT, seconds as c_int);
         let mut found: *mut Value = null_mut();
         // SAFETY: it reads one of each, and writes an address.
         let status = unsafe { (self.functions.get)(&whose, key.as_ptr(), &limit, 1, &mut found) };
+        if status == NOT_FOUND {
+            return Ok(None);
+        }
         self.functions.check(status)?;
         let Some(found) = NonNull::new(found) else { return Err("no value".into()) };
         // SAFETY: a value that is this caller's now.
-        unsafe { take(found) }
+        unsafe { take(found) }.map(Some)
     }
 }
 
@@ -288,7 +292,7 @@ mod tests {
                 printf("%zu %zu\n", sizeof(pmix_byte_object_t), offsetof(pmix_byte_object_t, size));
                 printf("%zu %zu %zu\n", sizeof(pmix_info_t), offsetof(pmix_info_t, flags), offsetof(pmix_info_t, value));
                 printf("%d %d %d %d %u\n", PMIX_GLOBAL, PMIX_BOOL, PMIX_INT, PMIX_BYTE_OBJECT, PMIX_RANK_WILDCARD);
-                printf("%s %s %d\n", PMIX_COLLECT_DATA, PMIX_TIMEOUT, PMIX_SUCCESS);
+                printf("%s %s %d %d\n", PMIX_COLLECT_DATA, PMIX_TIMEOUT, PMIX_SUCCESS, PMIX_ERR_NOT_FOUND);
                 return 0;
             }"#;
         let folder = std::env::temp_dir().join(format!("kolo-pmix-{}", std::process::id()));
@@ -309,7 +313,8 @@ mod tests {
             format!("{} {}\n", size_of::<Bytes>(), offset_of!(Bytes, len)),
             format!("{} {} {}\n", size_of::<Info>(), offset_of!(Info, flags), offset_of!(Info, value)),
             format!("{GLOBAL} {BOOL} {INT} {BYTES} {ALL_RANKS}\n"),
-            [COLLECT, TIMEOUT].map(|key| key.to_str().unwrap()).join(" ") + &format!(" {SUCCESS}\n"),
+            [COLLECT, TIMEOUT].map(|key| key.to_str().unwrap()).join(" ")
+                + &format!(" {SUCCESS} {NOT_FOUND}\n"),
         ];
         assert_eq!(ours.concat(), String::from_utf8(ran.unwrap().stdout).unwrap());
     }

@@ -199,6 +199,11 @@ pub trait Transport: Send + Sync {
         Tcp::Never
     }
 
+    /// Why no rank of this host can have it, where that is known without company.
+    fn available(&self) -> Result<(), Reason> {
+        Ok(())
+    }
+
     /// What this rank's card says of it, whose doors are open at these addresses.
     fn offer(&self, doors: &[SocketAddr]) -> String {
         let _ = doors;

@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use kolo::config::Fabric;
+use kolo::config::Config;
 
 use crate::failure::usage;
 use crate::launch::{Job, Output};
@@ -50,11 +50,18 @@ pub(crate) fn parse_ranks(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Refuses transports that do not exist; several may be named, with commas between them.
+/// Refuses transports that do not exist, or none of which can be had here; several may be named, with commas between
+/// them.
 pub(crate) fn check_transport(names: Option<&str>) -> Result<()> {
     let Some(names) = names else { return Ok(()) };
     let names: Vec<String> = names.split(',').map(str::to_owned).collect();
-    kolo::transport::choose(Some(&names), None, &Fabric::default()).map(drop).context("--transport")
+    let fabric = Config::from_env().map(|config| config.fabric).unwrap_or_default();
+    let chosen = kolo::transport::choose(Some(&names), None, &fabric).context("--transport")?;
+    let reasons: Vec<String> = chosen.iter().map_while(|transport| transport.available().err()).collect();
+    match chosen.len() == reasons.len() {
+        true => Err(anyhow!("--transport {}: {}", names.join(","), reasons.join("; "))),
+        false => Ok(()),
+    }
 }
 
 fn parse_variable(text: &str) -> Result<(OsString, OsString), String> {

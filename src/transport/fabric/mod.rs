@@ -135,6 +135,10 @@ impl Transport for Fabric {
         bootstrap::Tcp::BetweenHosts
     }
 
+    fn available(&self) -> Result<(), Reason> {
+        ladder::climb(&self.settings, None).map(drop)
+    }
+
     fn offer(&self, doors: &[std::net::SocketAddr]) -> String {
         if !self.named
             && !DEVICES
