@@ -57,6 +57,17 @@ fn every_collective_over_shm() {
 }
 
 #[test]
+#[ignore = "boots an emulated machine: half a minute, and Debian's kernel is fetched the first time"]
+fn collectives_over_verbs_in_a_machine_with_software_roce() {
+    let mut machine = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/rdma-vm"));
+    let (code, out, err) = finish(machine.env("KOLO", env!("CARGO_BIN_EXE_kolo")));
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(out.matches("# wrong elements: 0").count(), 4, "{out}");
+    let sent = out.lines().find_map(|line| line.strip_prefix("# packets that software RoCE sent: "));
+    assert!(sent.is_some_and(|sent| sent.trim().parse::<u64>().is_ok_and(|sent| sent > 1000)), "{out}");
+}
+
+#[test]
 fn without_the_library_one_line_says_what_is_missing() {
     let mut command = bench("all_reduce", 2, "tcp");
     let (code, _, err) = finish(command.env("KOLO_LIBFABRIC", "/nowhere/libfabric.so.1"));
