@@ -12,7 +12,8 @@
 //!
 //! Keys are numbered, so that none is put twice. But a process may join its job again, and a store may then give what
 //! was put under a key the first time (that of Open MPI 5 does). So all ranks first exchange random numbers, then what
-//! each makes of them all: where any got an old one, these differ, and all go on to keys that are not used yet.
+//! each makes of them all: where any got an old one, these differ, and all go on to keys that are not used yet. (That of
+//! Open MPI 4.1 was seen to lose what was put by a process that had come back: then the deadline says whose it was.)
 //!
 //! Calls of that library may wait for ever. So a thread makes them, and the rank waits for that thread, as long as its
 //! deadline allows. (Castain, Hursey, Bouteiller, Solt: "PMIx: Process Management for Exascale Environments", Parallel

@@ -152,6 +152,7 @@ fn rank() {
 
 /// A store keeps what was put into it the first time; nobody must take that for what is said the second time.
 #[test]
+#[ignore = "by hand: where the cores are busy, Open MPI 4.1's server may lose what a process puts that has come back"]
 fn ranks_on_two_hosts_may_meet_again() {
     let Some(net) = Net::new("again", &[None; 2]) else { return };
     for installed in installed() {
