@@ -1,6 +1,6 @@
 //! Who stands where: what plans may depend on, agreed by all ranks.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 /// The ranks of a communicator, the host that each lives on, and the core of it that each counts to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -96,10 +96,12 @@ impl Topology {
         self.hosts.iter().any(|&host| host != 0)
     }
 
-    /// Whether some ranks share a core.
-    pub fn is_crowded(&self) -> bool {
-        let mut known = HashSet::new();
-        !(0..self.size()).all(|rank| known.insert((self.hosts[rank], self.cores[rank])))
+    /// How many ranks share a core, at most.
+    pub fn crowd(&self) -> usize {
+        let mut on_core = HashMap::new();
+        (0..self.size())
+            .for_each(|rank| *on_core.entry((self.hosts[rank], self.cores[rank])).or_default() += 1);
+        on_core.into_values().max().unwrap_or(0)
     }
 
     /// Whether all ranks can share one memory.

@@ -32,6 +32,9 @@ use crate::plan::{Builder, Collective, CollectiveKind, LaneBuilder, Source, Span
 use crate::plan::{from, input, output, scratch};
 use crate::topology::Topology;
 
+/// The most ranks of a core that has a leader: it has a connection to each of them.
+const MOST_ON_A_CORE: usize = 8;
+
 /// See the module's page.
 pub(super) struct Leaders;
 
@@ -46,7 +49,7 @@ impl Algorithm for Leaders {
     }
 
     fn suits(&self, topology: &Topology) -> bool {
-        topology.has_hosts() || topology.is_crowded() && !topology.has_board()
+        topology.has_hosts() || !topology.has_board() && (2..=MOST_ON_A_CORE).contains(&topology.crowd())
     }
 
     fn write(&self, collective: Collective, rank: usize, topology: &Topology) -> Builder {
