@@ -68,6 +68,22 @@ impl Error {
         self
     }
 
+    /// The rank that is to blame, whoever it failed with.
+    #[must_use]
+    pub fn blaming(mut self, rank: usize) -> Self {
+        if let Some(peer) = self.0.peer.replace(rank).filter(|peer| *peer != rank) {
+            self.0.message = format!("through rank {peer}: {}", self.0.message);
+        }
+        self
+    }
+
+    /// More of what is wrong, to be read after what was said already.
+    #[must_use]
+    pub fn because(mut self, more: &str) -> Self {
+        self.0.message.push_str(more);
+        self
+    }
+
     /// The call in which it failed, such as `all_reduce #17`.
     #[must_use]
     pub fn during(mut self, call: impl fmt::Display) -> Self {
@@ -119,5 +135,8 @@ mod tests {
         let error = Error::new(Kind::Deadline, "nothing came for 3 s").at(2).with(5).during("broadcast #4");
         assert_eq!(error.to_string(), "rank 2: broadcast #4: with rank 5: nothing came for 3 s");
         assert_eq!((error.kind(), error.peer()), (Kind::Deadline, Some(5)));
+        let blamed = error.because("; rank 7 has ended").blaming(7);
+        let told = "with rank 7: through rank 5: nothing came for 3 s; rank 7 has ended";
+        assert!(blamed.to_string().ends_with(told) && blamed.peer() == Some(7), "{blamed}");
     }
 }

@@ -5,8 +5,10 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::ops::RangeInclusive;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::dial::{dial, reach, within};
@@ -14,29 +16,41 @@ use super::handshake::{Hello, Purpose, Refusal, Via, same_job, same_version};
 use super::interfaces::addresses;
 use super::reception::{Guest, News, Reception};
 use super::secret::{Secret, hex, random};
-use super::stream::{Dialed, Listener, Stream};
-use super::{Doorway, Node};
+use super::stream::{Dialed, Listener, Stream, Trouble};
+use super::{Doorway, Node, inquiry};
 use crate::config::Place;
 use crate::error::{Error, Kind, Result};
-use crate::health::Deadline;
+use crate::health::{Deadline, Report, Standings};
 use crate::topology::rail;
 use crate::transport::Meeting;
 
 /// How many streams may wait to be fetched.
 const MAILBOX: usize = 4096;
+/// What the attendant's calls need of a stack is little.
+const STACK: usize = 256 << 10;
 /// How often a rank that waits for a peer's knock looks whether that peer is still there.
 const PROBE: Duration = Duration::from_secs(1);
 
 /// This rank's listeners, and streams to its peers by appointment.
 ///
-/// Of two ranks that are to be linked the lower one dials and the higher one waits. Ranks link to their
-/// peers in ascending order, so that no circle of ranks can wait for one another; a rank that dials while
-/// its peer is still busy elsewhere waits for the answer. Whoever knocks meanwhile is asked who it is:
-/// a rank of this job that comes early is kept until its link's turn, a stranger is sent away.
+/// Of two ranks that are to be linked the lower one dials and the higher one waits. A thread of its own, the
+/// **attendant**, asks whoever knocks who it is: for a rank of this job that comes before its link's turn the stream
+/// is kept, one that asks where this rank stands is answered, whatever this rank does meanwhile, and a stranger is
+/// sent away.
 ///
-/// All communicators of a process share one door, and any thread may wait at it: one of them attends to
-/// the listeners, the others sleep until something was delivered.
+/// All communicators of a process share one door, and any thread may wait for a stream there.
 pub struct Door {
+    hall: Arc<Hall>,
+    /// Until the attendant has it.
+    reception: Option<Reception>,
+    /// Its thread, and a stream whose end it takes for the door's.
+    attendant: Option<(JoinHandle<()>, UnixStream)>,
+    /// The process that began the thread, which has none in those that it forks.
+    process: u32,
+}
+
+/// What the attendant shares with those who wait.
+struct Hall {
     me: usize,
     size: usize,
     job: String,
@@ -46,11 +60,16 @@ pub struct Door {
     delivered: Condvar,
 }
 
+#[derive(Default)]
 struct State {
-    /// Nothing while a thread attends to it.
-    reception: Option<Reception>,
     /// Streams whose link's turn has not come.
     mailbox: HashMap<Appointment, Stream>,
+    /// Why a rank came that the others cannot go together with.
+    odds: Option<String>,
+    /// Why nobody can come in at present.
+    trouble: Option<Error>,
+    /// What came of those who were refused.
+    refusals: String,
 }
 
 /// Which stream with whom.
@@ -62,12 +81,25 @@ struct Appointment {
 
 impl fmt::Debug for Door {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Door").field("rank", &self.me).field("name", &self.name).finish_non_exhaustive()
+        let Hall { me, name, .. } = &*self.hall;
+        f.debug_struct("Door").field("rank", me).field("name", name).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        let Some((thread, stream)) = self.attendant.take() else { return };
+        drop(stream);
+        if self.process == std::process::id() {
+            // It does not panic; if it did, nobody is left who could be told.
+            let _ = thread.join();
+        }
     }
 }
 
 impl Door {
-    /// Opens the door of rank `me` of `size`, at an abstract UNIX socket with a name that nobody guesses.
+    /// Opens the door of rank `me` of `size`, at an abstract UNIX socket with a name that nobody guesses. Who knocks
+    /// waits until it is [attended](Self::attend) to.
     ///
     /// # Errors
     /// `System` where no socket can be had.
@@ -77,8 +109,10 @@ impl Door {
             Listener::unix(&name).map_err(|cause| Error::system("opening a UNIX socket", cause))?;
         let mut reception = Reception::default();
         reception.listen(listener);
-        let state = Mutex::new(State { reception: Some(reception), mailbox: HashMap::new() });
-        Ok(Self { me, size, job: job.to_owned(), secret, name, state, delivered: Condvar::new() })
+        let (state, delivered) = (Mutex::default(), Condvar::new());
+        let hall = Hall { me, size, job: job.to_owned(), secret, name, state, delivered };
+        let (hall, process) = (Arc::new(hall), std::process::id());
+        Ok(Self { hall, reception: Some(reception), attendant: None, process })
     }
 
     /// Opens it to TCP as well, at the first free port that is allowed, and says at which addresses, and how many of
@@ -100,14 +134,28 @@ impl Door {
         let (here, bits) = (at.ip(), if at.is_ipv4() { 8 } else { 128 });
         let addresses = if loopback { vec![(here, bits)] } else { beyond };
         let port = at.port();
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        state.reception.get_or_insert_default().listen(listener);
+        self.reception.as_mut().expect("nobody attends to it yet").listen(listener);
         Ok(addresses.into_iter().map(|(ip, bits)| (SocketAddr::new(ip, port), bits)).collect())
+    }
+
+    /// Starts the attendant; who asks is told of these standings.
+    ///
+    /// # Errors
+    /// `System` where there can be no thread.
+    pub fn attend(&mut self, standings: Arc<Standings>) -> Result<()> {
+        let failed = |cause| Error::system("starting the thread that attends to the door", cause);
+        let Some(reception) = self.reception.take() else { return Ok(()) };
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        let hall = Arc::clone(&self.hall);
+        let thread = std::thread::Builder::new().name("kolo-door".into()).stack_size(STACK);
+        let thread = thread.spawn(move || hall.attend(reception, &standings, &theirs)).map_err(failed)?;
+        self.attendant = Some((thread, ours));
+        Ok(())
     }
 
     /// The name of its abstract UNIX socket.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.hall.name
     }
 
     /// A UNIX stream to the peer, whose process is this user's.
@@ -135,9 +183,20 @@ impl Door {
     fn meet(&self, meeting: &Meeting<'_>, via: Via) -> Result<Stream> {
         let &Meeting { peer, communicator, channel, node, deadline, .. } = meeting;
         let appointment = Appointment { peer, purpose: Purpose::Link { communicator, channel, via } };
-        self.keep(appointment, node, &deadline).map_err(|error| error.at(self.me).with(peer))
+        self.hall.keep(appointment, node, &deadline).map_err(|error| error.at(self.hall.me).with(peer))
     }
 
+    /// Where a peer stands on its communicators.
+    ///
+    /// # Errors
+    /// `PeerLost` where it has ended, `Deadline` where it does not answer: it is stopped, or cut off.
+    pub fn ask(&self, peer: usize, node: &Node, allowed: Duration) -> Result<Vec<Report>> {
+        let answer = self.hall.ask(peer, node, &Deadline::after(Some(allowed)));
+        answer.map_err(|error| error.with(peer))
+    }
+}
+
+impl Hall {
     fn keep(&self, appointment: Appointment, node: &Node, deadline: &Deadline) -> Result<Stream> {
         let places = places(appointment.purpose, node);
         if self.me > appointment.peer {
@@ -163,52 +222,111 @@ impl Door {
             if let Some(stream) = state.mailbox.remove(&appointment) {
                 return Ok(stream);
             }
+            if let Some(why) = &state.odds {
+                return Err(Error::new(Kind::Refused, why.as_str()));
+            }
             if deadline.passed() {
-                let text = format!("it did not connect{}: is it still running?", within(deadline));
+                if let Some(trouble) = state.trouble.take() {
+                    return Err(trouble);
+                }
+                let text = format!("it did not connect{}{}", within(deadline), state.refusals);
                 return Err(Error::new(Kind::Deadline, text));
             }
-            let slice = Deadline::after(Some(deadline.left().map_or(PROBE, |left| left.min(PROBE))));
-            let Some(mut reception) = state.reception.take() else {
-                let left = slice.left().unwrap_or_default();
-                state = self.delivered.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-                continue;
-            };
-            let room = state.mailbox.len() < MAILBOX;
-            drop(state);
-            let mut judge = |hello: &Hello| self.welcome(hello, room);
-            let news = reception.attend(&self.secret, &mut judge, &[], &slice);
-            let refusals = reception.refusals();
-            let gone = matches!(news, Ok(News::Late)) && places.iter().any(refuses);
-            state = self.lock();
-            state.reception = Some(reception);
-            self.delivered.notify_all();
-            match news? {
-                News::Guests(guests) => deliver(&mut state.mailbox, guests),
-                News::Odds(why, _) => return Err(Error::new(Kind::Refused, why)),
-                News::Late if gone => {
+            let slice = deadline.left().map_or(PROBE, |left| left.min(PROBE));
+            let (news, slept) =
+                self.delivered.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner);
+            state = news;
+            if slept.timed_out() && !state.mailbox.contains_key(&appointment) {
+                drop(state);
+                let gone = places.iter().any(refuses);
+                state = self.lock();
+                if gone && !state.mailbox.contains_key(&appointment) {
                     return Err(Error::new(Kind::PeerLost, "it ended before it connected"));
                 }
-                News::Late if deadline.passed() && !state.mailbox.contains_key(&appointment) => {
-                    let text = format!("it did not connect{}{refusals}", within(deadline));
-                    return Err(Error::new(Kind::Deadline, text));
-                }
-                News::Late | News::Gone => {}
             }
         }
     }
 
-    /// Whether somebody who proved the secret may leave a stream here.
-    fn welcome(&self, hello: &Hello, room: bool) -> Result<(), Refusal> {
+    fn ask(&self, peer: usize, node: &Node, deadline: &Deadline) -> Result<Vec<Report>> {
+        let hello = |random| Hello::new(&self.job, (self.me, peer), self.size, Purpose::Inquiry, random);
+        let mut failure = Error::new(Kind::Usage, "it opened no door");
+        let through_tcp = node.tcp.iter().map(|address| Place::Tcp(address.to_string()));
+        for place in std::iter::once(Place::Unix(node.door.clone())).chain(through_tcp) {
+            let stream = match dial(&place, &hello(random()?), &self.secret, false, deadline) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    failure = error;
+                    if deadline.passed() {
+                        break;
+                    }
+                    continue;
+                }
+            };
+            let trouble = |trouble| match trouble {
+                Trouble::Late => Error::new(Kind::Deadline, "it does not answer"),
+                Trouble::Closed => Error::new(Kind::PeerLost, "it hung up"),
+                Trouble::Os(cause) => Error::system("asking it", cause),
+            };
+            let mut len = [0; 2];
+            stream.read(&mut len, deadline).map_err(trouble)?;
+            let len = usize::from(u16::from_le_bytes(len));
+            let mut answer = vec![0; len.min(inquiry::ANSWER)];
+            stream.read(&mut answer, deadline).map_err(trouble)?;
+            let refused = || Error::new(Kind::Refused, "its answer cannot be read");
+            return inquiry::decode(&answer).ok_or_else(refused);
+        }
+        Err(failure)
+    }
+
+    /// Attends to who knocks until the other end of `end` is closed.
+    fn attend(&self, mut reception: Reception, standings: &Standings, end: &UnixStream) {
+        let forever = Deadline::after(None);
+        loop {
+            let mut judge = |hello: &Hello| self.welcome(hello);
+            let news = reception.attend(&self.secret, &mut judge, &[end.as_fd()], &forever);
+            let (guests, odds, trouble) = match news {
+                Ok(News::Guests(guests)) => (guests, None, None),
+                Ok(News::Odds(why, guests)) => (guests, Some(why), None),
+                Ok(News::Late) => continue,
+                Ok(News::Gone) => return,
+                Err(error) => (Vec::new(), None, Some(error)),
+            };
+            let troubled = trouble.is_some();
+            let mut state = self.lock();
+            state.refusals = reception.refusals();
+            state.trouble = trouble;
+            state.odds = state.odds.take().or(odds);
+            for Guest { stream, hello } in guests {
+                match hello.purpose {
+                    Purpose::Inquiry => answer(&stream, standings),
+                    _ => deliver(&mut state.mailbox, stream, &hello),
+                }
+            }
+            drop(state);
+            self.delivered.notify_all();
+            if troubled {
+                // Such as no descriptor being left: another attempt fails as soon.
+                std::thread::sleep(PROBE / 10);
+            }
+        }
+    }
+
+    /// Whether somebody who proved the secret may come in.
+    fn welcome(&self, hello: &Hello) -> Result<(), Refusal> {
         same_job(hello, &self.job)?;
         same_version(hello)?;
         let (from, to) = (hello.from as usize, hello.to as usize);
-        let link = matches!(hello.purpose, Purpose::Link { .. });
-        if !link || to != self.me || from >= to || hello.size as usize != self.size {
+        let expected = match hello.purpose {
+            Purpose::Link { .. } => from < to,
+            Purpose::Inquiry => from != to && from < self.size,
+            Purpose::Rendezvous => false,
+        };
+        if !expected || to != self.me || hello.size as usize != self.size {
             let why =
                 format!("rank {from} of {} knocked at rank {}'s door for rank {to}", hello.size, self.me);
             return Err(Refusal::stranger(why));
         }
-        match room {
+        match self.lock().mailbox.len() < MAILBOX {
             true => Ok(()),
             false => Err(Refusal::stranger(format!("rank {from} came while {MAILBOX} streams were waiting"))),
         }
@@ -219,14 +337,19 @@ impl Door {
     }
 }
 
-fn deliver(mailbox: &mut HashMap<Appointment, Stream>, guests: Vec<Guest>) {
-    for Guest { stream, hello } in guests {
-        let via = if matches!(stream, Stream::Unix(_)) { Via::Unix } else { Via::Tcp };
-        let Purpose::Link { communicator, channel, .. } = hello.purpose else { continue };
-        // How it came counts, not how it says that it came.
-        let purpose = Purpose::Link { communicator, channel, via };
-        mailbox.insert(Appointment { peer: hello.from as usize, purpose }, stream);
-    }
+/// Says where this rank stands. What a fresh socket has no room for is lost: who asks does without.
+fn answer(stream: &Stream, standings: &Standings) {
+    let answer = inquiry::encode(&standings.reports());
+    let len = (answer.len() as u16).to_le_bytes();
+    let _ = stream.try_write(&[&len[..], &answer].concat());
+}
+
+fn deliver(mailbox: &mut HashMap<Appointment, Stream>, stream: Stream, hello: &Hello) {
+    let via = if matches!(stream, Stream::Unix(_)) { Via::Unix } else { Via::Tcp };
+    let Purpose::Link { communicator, channel, .. } = hello.purpose else { return };
+    // How it came counts, not how it says that it came.
+    let purpose = Purpose::Link { communicator, channel, via };
+    mailbox.insert(Appointment { peer: hello.from as usize, purpose }, stream);
 }
 
 /// Where a peer's door is; for a stream on a rail, there first.
@@ -283,28 +406,37 @@ fn listen_at_one(interfaces: &[IpAddr], ports: &RangeInclusive<u16>) -> Result<(
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::sync::Arc;
 
     use super::*;
 
     const LINK: Purpose = Purpose::Link { communicator: 7, channel: 0, via: Via::Unix };
     const LONG: Duration = Duration::from_secs(60);
 
+    fn open(me: usize, size: usize, secret: Secret) -> Door {
+        Door::open("test", me, size, secret).unwrap()
+    }
+
     fn doors(size: usize) -> (Vec<Arc<Door>>, Vec<Node>) {
+        doors_of(&vec![Arc::default(); size])
+    }
+
+    /// A door for each rank that stands so.
+    fn doors_of(standings: &[Arc<Standings>]) -> (Vec<Arc<Door>>, Vec<Node>) {
+        let size = standings.len();
         let secret = Secret::random().unwrap();
-        let mut doors: Vec<Door> =
-            (0..size).map(|me| Door::open("test", me, size, secret.clone()).unwrap()).collect();
-        let card = |door: &mut Door| {
+        let mut doors: Vec<Door> = (0..size).map(|me| open(me, size, secret.clone())).collect();
+        let card = |(door, standings): (&mut Door, &Arc<Standings>)| {
             let doorway = Doorway { ports: &(0..=0), interfaces: None };
             let (tcp, networks) = door.open_tcp(true, None, doorway).unwrap().into_iter().unzip();
+            door.attend(Arc::clone(standings)).unwrap();
             Node { tcp, networks, ..Node::here(door) }
         };
-        let nodes = doors.iter_mut().map(card).collect();
+        let nodes = doors.iter_mut().zip(standings).map(card).collect();
         (doors.into_iter().map(Arc::new).collect(), nodes)
     }
 
     fn keep(door: &Door, nodes: &[Node], peer: usize, purpose: Purpose) -> Result<Stream> {
-        door.keep(Appointment { peer, purpose }, &nodes[peer], &Deadline::after(Some(LONG)))
+        door.hall.keep(Appointment { peer, purpose }, &nodes[peer], &Deadline::after(Some(LONG)))
     }
 
     /// Sends a word through a stream and expects the peer's.
@@ -383,7 +515,7 @@ mod tests {
     #[test]
     fn a_peer_with_another_secret_is_refused() {
         let (doors, nodes) = doors(2);
-        let stranger = Door::open("test", 0, 2, Secret::random().unwrap()).unwrap();
+        let stranger = open(0, 2, Secret::random().unwrap());
         let (door, cards) = (Arc::clone(&doors[1]), nodes.clone());
         let higher = std::thread::spawn(move || keep(&door, &cards, 0, LINK).map(drop));
         assert_eq!(keep(&stranger, &nodes, 1, LINK).err().unwrap().kind(), Kind::Refused);
@@ -401,13 +533,34 @@ mod tests {
 
     #[test]
     fn a_peer_that_does_not_come_in_time_is_said() {
-        let (doors, nodes) = doors(2);
+        let (doors, mut nodes) = doors(2);
+        // A door that nobody attends to, as that of a process that is stopped.
+        let stopped = open(1, 2, Secret::random().unwrap());
+        nodes[1] = Node::here(&stopped);
         for (me, peer) in [(0, 1), (1, 0)] {
             let soon = Deadline::after(Some(Duration::from_millis(100)));
             let appointment = Appointment { peer, purpose: LINK };
-            let error = doors[me].keep(appointment, &nodes[peer], &soon).err().unwrap();
+            let error = doors[me].hall.keep(appointment, &nodes[peer], &soon).err().unwrap();
             assert_eq!(error.kind(), Kind::Deadline);
             assert!(error.to_string().contains("within 0.1 s"), "{error}");
         }
+        let error = doors[0].ask(1, &nodes[1], Duration::from_millis(100)).unwrap_err();
+        assert_eq!(error.kind(), Kind::Deadline);
+    }
+
+    #[test]
+    fn who_asks_is_told_where_a_rank_stands_whatever_it_does() {
+        let all: [Arc<Standings>; 3] = Default::default();
+        all[2].enter(5).begin(17);
+        // Nobody waits at rank 2's door; lower and higher ranks may ask at others.
+        let (doors, nodes) = doors_of(&all);
+        for (me, peer, begun) in [(0, 2, Some(17)), (2, 0, None), (1, 2, Some(17))] {
+            let reports = doors[me].ask(peer, &nodes[peer], LONG).unwrap();
+            assert_eq!(reports.first().map(|report| report.begun), begun);
+            let by_tcp = Node { door: "kolo-nobody".into(), ..nodes[peer].clone() };
+            assert_eq!(doors[me].ask(peer, &by_tcp, LONG).unwrap(), reports);
+        }
+        let stranger = open(0, 3, Secret::random().unwrap());
+        assert_eq!(stranger.ask(2, &nodes[2], LONG).unwrap_err().kind(), Kind::Refused);
     }
 }

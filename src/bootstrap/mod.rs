@@ -17,6 +17,7 @@
 mod dial;
 mod door;
 mod handshake;
+mod inquiry;
 mod interfaces;
 mod local;
 mod node;

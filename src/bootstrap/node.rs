@@ -45,27 +45,25 @@ pub struct Node {
 impl Node {
     /// This rank's card.
     pub fn here(door: &Door) -> Self {
-        let (pid, boot) = (std::process::id(), boot());
-        let inode = |path: &str| std::fs::metadata(path).map_or(0, |metadata| metadata.ino());
-        // A number may be used again; with the moment at which its process began, it may not.
-        let began = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        // Field 22 of proc(5); the second, which may hold anything, ends with the last parenthesis.
-        let began = began.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(19)).unwrap_or("0");
-        let process = format!("{boot:?} {} {pid} {began}", inode("/proc/self/ns/pid"));
-        let mut token = [0; 16];
-        token.copy_from_slice(&digest(process.as_bytes())[..16]);
+        let pid = std::process::id();
         Self {
             version: VERSION.to_owned(),
             user: rustix::process::geteuid().as_raw(),
             pid,
-            process: token,
-            boot,
+            process: look_at(pid).0,
+            boot: boot(),
             network: inode("/proc/self/ns/net"),
             door: door.name().to_owned(),
             tcp: Vec::new(),
             networks: Vec::new(),
             fabric: String::new(),
         }
+    }
+
+    /// The state of its process, as `ps` writes it (`T`: stopped), where this process can see it.
+    pub fn state(&self) -> Option<char> {
+        let (process, state) = look_at(self.pid);
+        state.filter(|_| process == self.process)
     }
 
     /// Whether both reach each other's loopback addresses.
@@ -116,6 +114,23 @@ impl Node {
         reader.end()?;
         Some(Self { version, user, pid, process, boot, network, door, tcp, networks, fabric })
     }
+}
+
+/// What tells a process of this one's process namespace apart from all others, and its state.
+fn look_at(pid: u32) -> ([u8; 16], Option<char>) {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Fields 3 and 22 of proc(5); the second, which may hold anything, ends with the last parenthesis.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    // A number may be used again; with the moment at which its process began, it may not.
+    let began = fields.get(19).copied().unwrap_or("0");
+    let process = format!("{:?} {} {pid} {began}", boot(), inode("/proc/self/ns/pid"));
+    let mut token = [0; 16];
+    token.copy_from_slice(&digest(process.as_bytes())[..16]);
+    (token, fields.first().and_then(|state| state.chars().next()))
+}
+
+fn inode(path: &str) -> u64 {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.ino())
 }
 
 fn put_address(card: Writer, (address, bits): (&SocketAddr, &u8)) -> Writer {
@@ -174,6 +189,13 @@ mod tests {
             assert!(Node::decode(3, &bytes[..len]).unwrap_err().to_string().starts_with("rank 3 "));
         }
         assert!(Node::decode(3, &[bytes, vec![0]].concat()).is_err());
+    }
+
+    #[test]
+    fn a_process_is_seen_where_it_is_the_same_one() {
+        assert!(node().state().is_some_and(|state| state.is_ascii_alphabetic()));
+        assert_eq!(Node { process: [0; 16], ..node() }.state(), None);
+        assert_eq!(Node { pid: u32::MAX, ..node() }.state(), None);
     }
 
     #[test]

@@ -13,9 +13,9 @@ use super::gauge::{GAUGE, Gauge};
 use super::progress::Progress;
 use crate::bootstrap::{self, Bootstrap, Door, Doorway, Roster, Secret};
 use crate::config::Config;
-use crate::engine::{Patience, Port};
+use crate::engine::{Patience, Port, Vigil};
 use crate::error::{Error, Kind, Result};
-use crate::health::Deadline;
+use crate::health::{Deadline, Standings};
 use crate::memory::{Allocations, Bell, Region};
 use crate::plan::{Core, Host, Machine};
 use crate::topology::{Cost, Handling, Topology};
@@ -37,8 +37,10 @@ const OVERFLOW: usize = 64 << 20;
 pub(super) struct Context {
     /// This rank, as the job numbers it.
     me: usize,
-    roster: Roster,
-    door: Door,
+    roster: Arc<Roster>,
+    door: Arc<Door>,
+    /// Where this rank stands on its communicators, for others who ask.
+    standings: Arc<Standings>,
     /// In the order of preference.
     transports: Vec<Box<dyn Transport>>,
     patience: Patience,
@@ -77,6 +79,8 @@ impl Context {
         if !takes_rails(&roster, &transports) {
             roster.rails = 1;
         }
+        let standings = Arc::<Standings>::default();
+        door.attend(Arc::clone(&standings))?;
         let here = roster.hosts.iter().filter(|host| **host == roster.hosts[me]).count();
         let cores = Cores::gather(bootstrap)?;
         let patience = Patience::for_host(here, cores.of_host(&roster.hosts, roster.hosts[me]));
@@ -87,8 +91,9 @@ impl Context {
         let (gauge, allocations, progress) = (Gauge::default(), Arc::default(), OnceLock::new());
         let context = Self {
             me,
-            roster,
-            door,
+            roster: Arc::new(roster),
+            door: Arc::new(door),
+            standings,
             transports,
             patience,
             topology,
@@ -196,6 +201,12 @@ impl Context {
         }
     }
 
+    /// Watches over a communicator's calls that wait for long.
+    pub(super) fn vigil(&self, group: &Group) -> Vigil {
+        let shared = (self.standings.clone(), self.door.clone(), self.roster.clone());
+        Vigil::new(group.id, (group.members.clone(), group.rank), shared.0, shared.1, shared.2)
+    }
+
     /// What ranks of this host have allocated together.
     pub(super) fn allocations(&self) -> &Allocations {
         &self.allocations
@@ -242,7 +253,7 @@ impl Context {
     }
 
     fn cost(&self, a: usize, b: usize) -> Cost {
-        let Roster { nodes, hosts, rails } = &self.roster;
+        let Roster { nodes, hosts, rails } = &*self.roster;
         let reached = self.transports.iter().find_map(|transport| transport.reach(&nodes[a], &nodes[b]).ok());
         let mut cost =
             reached.unwrap_or(Cost { latency_ns: u32::MAX, bytes_per_us: 1, handling: Handling::NONE });

@@ -108,7 +108,8 @@ impl Core {
         let home = context.home().filter(|_| !neighbours.is_empty()).map(Home::new);
         let tenancy =
             Tenancy { patience: context.patience(), neighbours, home, overflow: context.overflow() };
-        let engine = Engine::new(Bell::new()?, context.slot(), tenancy, abort);
+        let vigil = context.vigil(&group);
+        let engine = Engine::new(Bell::new()?, context.slot(), tenancy, abort, vigil);
         let choice = Choice::default();
         Ok(Self {
             context,
@@ -164,7 +165,19 @@ impl Core {
         let mut walking = Walking { core: self, panics: true };
         let outcome = walking.core.walk(ask, views);
         walking.panics = false;
-        outcome.map_err(|error| walking.core.fail(error))
+        match outcome {
+            Ok(()) => {
+                walking.core.end();
+                Ok(())
+            }
+            Err(error) => Err(walking.core.fail(error)),
+        }
+    }
+
+    /// The call that has begun has ended well.
+    #[inline(always)]
+    pub(super) fn end(&self) {
+        self.engine.standing().end(self.sequence);
     }
 
     #[inline(always)]
@@ -214,6 +227,7 @@ impl Core {
     #[inline(always)]
     fn depart(&mut self, sequence: u64, ask: &Ask, input: View<'_>) -> Result<()> {
         self.sequence = sequence;
+        self.engine.standing().begin(sequence);
         // Only now, with its links open, can the peers learn of it.
         if self.abort().load(Ordering::Relaxed) {
             return Err(self.fail(aborted()));
@@ -320,9 +334,10 @@ impl Core {
     }
 
     fn fail_as(&mut self, error: Error, signature: &Signature) -> Error {
+        self.engine.fail(error.peer());
+        let error = self.engine.blame(error, signature);
         let error = error.at(self.group.rank).during(signature.short());
         self.failed = Some(error.clone());
-        self.engine.fail();
         error
     }
 

@@ -246,7 +246,7 @@ impl Runner {
     fn finish(&mut self, at: usize, result: Result<()>) {
         let Running { queue, mut core, task, .. } = self.running.swap_remove(at);
         core.bell().cancel();
-        let result = result.map_err(|error| core.fail(error));
+        let result = result.map(|()| core.end()).map_err(|error| core.fail(error));
         task.held.finish(result);
         self.next(queue, core);
     }
@@ -340,7 +340,7 @@ impl Running {
                 Step::Blocked => match ride.wait(walk, wait) {
                     Next::Again => Looked::Patient,
                     Next::Park(nap) => Looked::Sleepy(nap),
-                    Next::Late => return Err(ride.late(walk, allowed)),
+                    Next::Late => return Err(ride.late(walk, wait, allowed)),
                     Next::Aborted => return Err(aborted()),
                 },
             })
@@ -353,7 +353,7 @@ impl Running {
     }
 
     fn check(&mut self) -> Result<()> {
-        let Self { core, task: Task { ask, held }, walk, .. } = self;
-        core.ride(ask, held.views(), |ride| ride.check(walk))
+        let Self { core, task: Task { ask, held }, walk, wait, .. } = self;
+        core.ride(ask, held.views(), |ride| ride.check(walk, wait))
     }
 }

@@ -11,6 +11,7 @@ mod extent;
 mod link;
 mod route;
 mod signature;
+mod vigil;
 mod wait;
 mod walk;
 
@@ -19,6 +20,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use brief::Sprint;
+use vigil::Plight;
 
 pub use board::Board;
 pub use chart::Chart;
@@ -26,11 +28,12 @@ pub use extent::{Counts, Extents, Shape};
 pub use link::{Links, Wanted};
 pub use route::{Port, Route, ports};
 pub use signature::{Routine, Signature, Stamp, mix};
+pub use vigil::Vigil;
 pub use wait::{Next, Patience, Tenancy, Wait};
 pub use walk::{Blocker, Call, Progress, Walk};
 
 use crate::error::{Error, Kind, Result};
-use crate::health::Home;
+use crate::health::{Home, Standing};
 use crate::kernel::{self, Reducer};
 use crate::memory::{Bell, Scratch, View};
 use crate::plan::Plan;
@@ -84,14 +87,21 @@ pub struct Engine {
     /// Beyond so many bytes of vectors outputs are written past the caches.
     overflow: usize,
     abort: Arc<AtomicBool>,
+    vigil: Vigil,
 }
 
 impl Engine {
     /// An engine without links, of a rank that shares its host so.
-    pub fn new(bell: Arc<Bell>, slot: usize, tenancy: Tenancy, abort: Arc<AtomicBool>) -> Self {
+    pub fn new(bell: Arc<Bell>, slot: usize, tenancy: Tenancy, abort: Arc<AtomicBool>, vigil: Vigil) -> Self {
         let Tenancy { patience, neighbours, home, overflow } = tenancy;
         let (links, scratch) = (Links::new(neighbours), Scratch::default());
-        Self { links, bell, scratch, slot, patience, home, overflow, abort }
+        Self { links, bell, scratch, slot, patience, home, overflow, abort, vigil }
+    }
+
+    /// How far this rank has come on the communicator.
+    #[inline(always)]
+    pub fn standing(&self) -> &Standing {
+        self.vigil.standing()
     }
 
     /// What peers ring.
@@ -124,12 +134,26 @@ impl Engine {
         Route::new(plan, board, &self.links, rails)
     }
 
-    /// Tells every peer that this side is done with the communicator. Returns when nobody reads this
-    /// rank's memory any more: a reader that has begun is told, and stops at the end of its step.
-    pub fn fail(&self) {
+    /// Tells every peer that this side is done with the communicator, because of that one if one is given. Returns
+    /// when nobody reads this rank's memory any more: a reader that has begun is told, and stops at the end of its
+    /// step.
+    pub fn fail(&self, because_of: Option<usize>) {
+        self.vigil.fail(because_of);
         self.links.fail();
         while !self.links.at_rest() {
             std::thread::yield_now();
+        }
+    }
+
+    /// What a call failed with, with what a peer that has left has to say of it: it may have left because of another.
+    pub fn blame(&self, error: Error, signature: &Signature) -> Error {
+        let Some(peer) = error.peer().filter(|_| error.kind() == Kind::PeerLost) else { return error };
+        let (why, culprit) = self.vigil.explain_loss(signature, peer);
+        self.vigil.fail(culprit.or(Some(peer)));
+        let error = error.because(&why);
+        match culprit {
+            Some(rank) => error.blaming(rank),
+            None => error,
         }
     }
 
@@ -176,7 +200,7 @@ impl Engine {
             }
         };
         let patience = self.patience(route);
-        let Self { links, scratch, bell, home, overflow, abort, .. } = self;
+        let Self { links, scratch, bell, home, overflow, abort, vigil, .. } = self;
         let (input, mut output) = (request.input, request.output);
         let in_place = output.same_place(input);
         let vectors = if in_place { output.len() } else { input.len() + output.len() };
@@ -185,7 +209,7 @@ impl Engine {
         }
         let board = route.board.as_ref().map_or_else(View::empty, Board::view);
         let call = Call { request, extents, memories: [input, output, scratch.view(), board] };
-        then(&Ride { course, links, call, bell, abort, patience, home: home.as_ref() })
+        then(&Ride { course, links, call, bell, abort, patience, home: home.as_ref(), vigil })
     }
 
     /// Walks a route to its end, on the calling thread.
@@ -219,6 +243,7 @@ pub struct Ride<'a> {
     abort: &'a AtomicBool,
     patience: Patience,
     home: Option<&'a Home>,
+    vigil: &'a Vigil,
 }
 
 impl Ride<'_> {
@@ -234,8 +259,8 @@ impl Ride<'_> {
                 Progress::Moved => wait.reset(),
                 Progress::Blocked => match self.wait(&walk, &mut wait) {
                     Next::Again => {}
-                    Next::Park(nap) => self.park(&mut walk, nap)?,
-                    Next::Late => return Err(self.late(&walk, allowed)),
+                    Next::Park(nap) => self.park(&mut walk, &mut wait, nap)?,
+                    Next::Late => return Err(self.late(&walk, &wait, allowed)),
                     Next::Aborted => return Err(aborted()),
                 },
             }
@@ -254,7 +279,7 @@ impl Ride<'_> {
     }
 
     /// Sleeps until a peer rings or a socket stirs, at most `nap`; then looks whether peers still live.
-    fn park(&self, walk: &mut Walk, nap: Duration) -> Result<()> {
+    fn park(&self, walk: &mut Walk, wait: &mut Wait, nap: Duration) -> Result<()> {
         let (bell, watches) = (self.bell, self.watches(walk));
         bell.announce(!watches.is_empty());
         if self.advance(walk)? != Progress::Blocked {
@@ -262,7 +287,7 @@ impl Ride<'_> {
             return Ok(());
         }
         bell.sleep(&watches, Some(nap))?;
-        self.check(walk)
+        self.check(walk, wait)
     }
 
     /// The descriptors that must wake a sleeper on this walk.
@@ -274,15 +299,16 @@ impl Ride<'_> {
 
     /// For a walk that has waited a while: fails if a peer that it waits for is gone, and nothing of it is
     /// left to be read; or if a message lies on any link that no rank sends which makes the same calls.
-    /// That one would never be read, since another plan than the peer's is walked here.
-    pub fn check(&self, walk: &mut Walk) -> Result<()> {
+    /// That one would never be read, since another plan than the peer's is walked here. If it has waited long, it says
+    /// for whom, and fails if one of those waits in another call of the same number.
+    pub fn check(&self, walk: &mut Walk, wait: &mut Wait) -> Result<()> {
         let Request { signature, edges, .. } = *self.call.request;
         let mut waiting = self.links.waiting();
         if let Some((peer, theirs)) = waiting.find(|(_, theirs)| signature.contradicts(*theirs, edges)) {
             return Err(Error::new(Kind::Mismatch, signature.contrast(theirs)).with(peer));
         }
         let waited = waited_for(walk);
-        let Err(lost) = self.links.alive(&waited) else { return Ok(()) };
+        let Err(lost) = self.links.alive(&waited) else { return self.watch_over(walk, wait) };
         match self.advance(walk)? {
             // The last message of one that has left may be here by now, and the step wait for another's.
             Progress::Blocked if waited_for(walk) == waited => Err(lost),
@@ -290,14 +316,42 @@ impl Ride<'_> {
         }
     }
 
-    /// What to say when the deadline has passed: who is waited for, where.
-    pub fn late(&self, walk: &Walk, allowed: Option<Duration>) -> Error {
-        let mut first = None;
+    /// See [`Vigil`].
+    fn watch_over(&self, walk: &Walk, wait: &mut Wait) -> Result<()> {
+        let waited = wait.waited();
+        if waited < wait::LONG {
+            return Ok(());
+        }
+        let awaited = self.awaited(walk);
+        let plight = self.plight(&awaited, waited);
+        self.vigil.tell(plight);
+        if wait.asks(waited) { self.vigil.ask(plight) } else { Ok(()) }
+    }
+
+    fn plight<'a>(&'a self, awaited: &'a [(u32, bool)], waited: Duration) -> Plight<'a> {
+        let Request { signature, edges, .. } = *self.call.request;
+        Plight { signature, edges, awaited, waited }
+    }
+
+    /// The ranks that unfinished lanes wait for, each once, and whether for a message.
+    fn awaited(&self, walk: &Walk) -> Vec<(u32, bool)> {
+        let mut awaited: Vec<(u32, bool)> = Vec::new();
+        for (.., blocker) in walk.standing() {
+            let Some(Blocker::Link(at, wanted)) = blocker else { continue };
+            let peer = self.links.port(at).peer;
+            if awaited.iter().all(|(known, _)| *known != peer) {
+                awaited.push((peer, wanted == Wanted::Message));
+            }
+        }
+        awaited
+    }
+
+    /// What to say when the deadline has passed: who is waited for, where, and why they do not come.
+    pub fn late(&self, walk: &Walk, wait: &Wait, allowed: Option<Duration>) -> Error {
         let waits = walk.standing().filter_map(|(lane, round, step, blocker)| match blocker? {
             Blocker::Lane(other) => Some(format!("lane {lane} for lane {other}")),
             Blocker::Link(at, wanted) => {
-                let peer = self.links.port(at).peer as usize;
-                first.get_or_insert(peer);
+                let peer = self.links.port(at).peer;
                 let what = match wanted {
                     Wanted::Message => "a message from",
                     Wanted::Credit => "room at",
@@ -307,13 +361,17 @@ impl Ride<'_> {
         });
         let waits = waits.collect::<Vec<_>>().join(", ");
         let allowed = allowed.map_or(0.0, |allowed| allowed.as_secs_f64());
+        let awaited = self.awaited(walk);
+        let plight = self.plight(&awaited, wait.waited());
+        // Peers may ask later what this rank waited for.
+        self.vigil.tell(plight);
+        let (why, culprit) = self.vigil.explain(plight);
         let text = format!(
-            "nothing came within the deadline of {allowed} s; this rank waits for {waits}; \
-             see whether it made this call: {}",
+            "nothing came within the deadline of {allowed} s in {}; this rank waits for {waits}{why}",
             self.call.request.signature
         );
         let error = Error::new(Kind::Deadline, text);
-        match first {
+        match culprit.or_else(|| awaited.first().map(|(peer, _)| *peer as usize)) {
             Some(peer) => error.with(peer),
             None => error,
         }

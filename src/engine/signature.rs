@@ -155,6 +155,12 @@ impl Signature {
         })
     }
 
+    /// A call by what of it travels, such as `all_reduce #17 of communicator 0000002a`.
+    pub fn place(body: [u64; 4]) -> String {
+        let call = Self::decode(body).map_or_else(|| format!("call #{}", body[1]), |call| call.short());
+        format!("{call} of communicator {:08x}", body[0] as u32)
+    }
+
     /// The call by its short name, such as `all_reduce #17`.
     pub fn short(&self) -> String {
         match self.routine {

@@ -6,7 +6,7 @@
 //! for longer than a few switches take.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::health::{Deadline, Home};
 
@@ -70,6 +70,11 @@ pub enum Next {
 /// A sleeper looks up this often to see whether its peers still live.
 const NAP: Duration = Duration::from_millis(50);
 
+/// A call that has not moved for so long says so.
+pub(super) const LONG: Duration = Duration::from_millis(200);
+/// The times between its questions double so often: to an hour and a half.
+const QUESTIONS: u32 = 15;
+
 /// One call's waiting.
 #[derive(Debug)]
 pub struct Wait {
@@ -79,17 +84,33 @@ pub struct Wait {
     /// Made at the first look at the clock, so that a call that need not wait never reads it.
     deadline: Option<Deadline>,
     allowed: Option<Duration>,
+    /// When it was first told to park since something moved, and how often peers were asked since.
+    parked: Option<Instant>,
+    asked: u32,
 }
 
 impl Wait {
     /// Waiting that gives up after `allowed`.
     pub fn new(patience: Patience, allowed: Option<Duration>) -> Self {
-        Self { patience, spins: 0, yields: 0, deadline: None, allowed }
+        Self { patience, spins: 0, yields: 0, deadline: None, allowed, parked: None, asked: 0 }
     }
 
     /// Something moved.
     pub fn reset(&mut self) {
         (self.spins, self.yields) = (0, 0);
+        (self.parked, self.asked) = (None, 0);
+    }
+
+    /// For how long it has slept, now and then, without anything moving.
+    pub fn waited(&self) -> Duration {
+        self.parked.map_or(Duration::ZERO, |parked| parked.elapsed())
+    }
+
+    /// Whether after that time it is to ask those it waits for what they do; after twice as long the next time.
+    pub fn asks(&mut self, waited: Duration) -> bool {
+        let asks = waited >= LONG * (1 << self.asked.min(QUESTIONS));
+        self.asked += u32::from(asks);
+        asks
     }
 
     /// Nothing moved: what now? Spins and yields by itself; yields only where a rank of this core is waited
@@ -118,6 +139,7 @@ impl Wait {
         if self.yields <= self.patience.yields {
             return Next::Again;
         }
+        self.parked.get_or_insert_with(Instant::now);
         Next::Park(deadline.left().map_or(NAP, |left| left.min(NAP)))
     }
 }
@@ -141,6 +163,16 @@ mod tests {
         let roomy = Patience::for_host(2, 2);
         assert!(roomy.spins > 10 * crowded.spins && roomy.looks == roomy.spins);
         assert!(looks(roomy.over_sockets(), false) < looks(roomy, false) / 10, "looks at sockets are dear");
+    }
+
+    #[test]
+    fn it_asks_ever_more_rarely_until_something_moves() {
+        let mut wait = Wait::new(Patience::for_host(4, 2), None);
+        let asks = |wait: &mut Wait| (0..=32).filter(|&at| wait.asks(LONG / 2 * at)).collect::<Vec<_>>();
+        assert_eq!(asks(&mut wait), [2, 4, 8, 16, 32]);
+        assert!(!wait.asks(LONG * 17));
+        wait.reset();
+        assert!(wait.asks(LONG) && wait.waited() == Duration::ZERO);
     }
 
     #[test]

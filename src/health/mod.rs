@@ -1,7 +1,9 @@
-//! Deadlines, the news of death, and where a rank runs.
+//! Deadlines, the news of death, where a rank runs, and where it stands.
 
 mod deadline;
 mod home;
+mod standing;
 
 pub use deadline::Deadline;
 pub use home::Home;
+pub use standing::{Awaited, Blame, Report, Standing, Standings, Waiting};

@@ -1,0 +1,102 @@
+//! What a rank says of itself when another one asks at its door. Pure: bytes in, bytes out.
+//!
+//! Nothing here is believed beyond what it is for, which is the text of an error: but that two ranks make different
+//! calls of the same number.
+
+use std::time::Duration;
+
+use super::wire::{Reader, Writer};
+use crate::health::{Awaited, Report, Waiting};
+
+/// Of so many communicators, the newest, and of so many that each waits for.
+const REPORTS: usize = 64;
+const AWAITED: usize = 16;
+/// The longest answer.
+pub(super) const ANSWER: usize = 2 + REPORTS * (29 + 42 + 5 * AWAITED);
+
+pub(super) fn encode(reports: &[Report]) -> Vec<u8> {
+    let newest = &reports[reports.len().saturating_sub(REPORTS)..];
+    newest.iter().fold(Writer::default().u16(newest.len() as u16), put).done()
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Option<Vec<Report>> {
+    let mut reader = Reader::new(bytes);
+    let count = usize::from(reader.u16()?);
+    if count > REPORTS {
+        return None;
+    }
+    let reports = (0..count).map(|_| take(&mut reader)).collect::<Option<Vec<_>>>()?;
+    reader.end()?;
+    Some(reports)
+}
+
+fn put(answer: Writer, report: &Report) -> Writer {
+    let &Report { communicator, begun, done, failed, ref waiting } = report;
+    let answer = answer.u64(communicator).u64(begun).u64(done);
+    let blamed = failed.flatten();
+    let flags = [failed.is_some(), blamed.is_some(), waiting.is_some()];
+    let answer = answer.u8(flags.iter().rev().fold(0, |flags, &flag| flags << 1 | u8::from(flag)));
+    let answer = answer.u32(blamed.unwrap_or(0));
+    let Some(Waiting { call, waited, on }) = waiting else { return answer };
+    let answer = call.iter().fold(answer, |answer, word| answer.u64(*word));
+    let on = &on[..on.len().min(AWAITED)];
+    let answer = answer.u64(waited.as_millis() as u64).u16(on.len() as u16);
+    on.iter().fold(answer, |answer, awaited| answer.u32(awaited.rank).u8(awaited.message.into()))
+}
+
+fn take(reader: &mut Reader<'_>) -> Option<Report> {
+    let (communicator, begun, done) = (reader.u64()?, reader.u64()?, reader.u64()?);
+    let (flags, blamed) = (reader.u8()?, reader.u32()?);
+    let [failed, known, waits] = [flags & 1 != 0, flags & 2 != 0, flags & 4 != 0];
+    if flags > 7 || known && !failed || !known && blamed != 0 {
+        return None;
+    }
+    let failed = failed.then(|| known.then_some(blamed));
+    let waiting = if waits { Some(take_waiting(reader)?) } else { None };
+    Some(Report { communicator, begun, done, failed, waiting })
+}
+
+fn take_waiting(reader: &mut Reader<'_>) -> Option<Waiting> {
+    let call = [reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?];
+    let waited = Duration::from_millis(reader.u64()?);
+    let count = usize::from(reader.u16()?);
+    if count > AWAITED {
+        return None;
+    }
+    let awaited = |_| Some(Awaited { rank: reader.u32()?, message: reader.u8()? != 0 });
+    let on = (0..count).map(awaited).collect::<Option<Vec<_>>>()?;
+    Some(Waiting { call, waited, on })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(number: u64) -> Report {
+        let on = (0..20).map(|rank| Awaited { rank, message: rank % 2 == 0 }).take(number as usize % 17);
+        let waited = Duration::from_millis(number);
+        let waiting = Waiting { call: [number, 1, 2, 3], waited, on: on.collect() };
+        let failed = [None, Some(None), Some(Some(0)), Some(Some(7))][number as usize % 4];
+        Report { communicator: number, begun: 9, done: 8, failed, waiting: Some(waiting) }
+    }
+
+    #[test]
+    fn reports_survive_their_encoding_and_nothing_less_is_one() {
+        let reports: Vec<_> = (0..5).map(report).chain([Report { waiting: None, ..report(6) }]).collect();
+        let bytes = encode(&reports);
+        assert_eq!(decode(&bytes).as_ref(), Some(&reports));
+        assert!((0..bytes.len()).all(|len| decode(&bytes[..len]).is_none()));
+        assert_eq!(decode(&[bytes, vec![0]].concat()), None);
+    }
+
+    #[test]
+    fn the_newest_are_told_and_the_answer_is_bounded() {
+        let most = Waiting { on: vec![Awaited { rank: 1, message: true }; 99], ..report(1).waiting.unwrap() };
+        let long = |number| Report { waiting: Some(most.clone()), ..report(number) };
+        let bytes = encode(&(0..1000).map(long).collect::<Vec<_>>());
+        assert_eq!(bytes.len(), ANSWER);
+        let told = decode(&bytes).expect("it can be read");
+        assert!(told.len() == REPORTS && told[0].communicator == 1000 - REPORTS as u64);
+        assert_eq!(told[0].waiting.as_ref().map(|waiting| waiting.on.len()), Some(AWAITED));
+    }
+}

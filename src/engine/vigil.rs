@@ -1,0 +1,252 @@
+//! What a call does that waits for long: it says for whom, and asks those whether they make the same call.
+//!
+//! ```text
+//! after 200 ms    tell: whoever asks at this rank's door learns what it waits for
+//! then, ever more rarely    ask those it waits for: a rank that waits in another call of the same number has called
+//!                 differently, even where neither sends what the other one could compare
+//! at the deadline follow who waits for whom, to the one that waits for nobody, or around a circle
+//! ```
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::signature::Signature;
+use crate::bootstrap::{Door, Roster};
+use crate::error::{Error, Kind, Result};
+use crate::health::{Awaited, Deadline, Report, Standing, Standings, Waiting};
+
+/// How long one rank may take to answer, and all together when a call gives up.
+const ANSWER: Duration = Duration::from_millis(250);
+const ANSWERS: Duration = Duration::from_secs(1);
+/// How many ranks an error follows.
+const FOLLOWED: usize = 16;
+
+/// One communicator's.
+pub struct Vigil {
+    /// The communicator.
+    id: u64,
+    /// Each of its ranks, as the job numbers it.
+    members: Vec<u32>,
+    /// This rank among them.
+    rank: usize,
+    standing: Arc<Standing>,
+    standings: Arc<Standings>,
+    door: Arc<Door>,
+    roster: Arc<Roster>,
+}
+
+impl Drop for Vigil {
+    fn drop(&mut self) {
+        self.standings.leave(&self.standing);
+    }
+}
+
+/// What a call waits for.
+#[derive(Clone, Copy)]
+pub(super) struct Plight<'a> {
+    pub(super) signature: &'a Signature,
+    /// Whether each rank knows only its own edges, and so its own count.
+    pub(super) edges: bool,
+    /// Ranks of the communicator, and whether for a message of theirs; else for room.
+    pub(super) awaited: &'a [(u32, bool)],
+    pub(super) waited: Duration,
+}
+
+impl Vigil {
+    /// Of rank `rank` of a communicator.
+    pub fn new(
+        id: u64,
+        (members, rank): (Vec<u32>, usize),
+        standings: Arc<Standings>,
+        door: Arc<Door>,
+        roster: Arc<Roster>,
+    ) -> Self {
+        let standing = standings.enter(id);
+        Self { id, members, rank, standing, standings, door, roster }
+    }
+
+    /// How far this rank has come.
+    #[inline(always)]
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Says what the call waits for.
+    pub(super) fn tell(&self, plight: Plight<'_>) {
+        let Plight { signature, awaited, waited, .. } = plight;
+        let on =
+            awaited.iter().map(|&(rank, message)| Awaited { rank: self.members[rank as usize], message });
+        self.standing.tell(Waiting { call: signature.tag().body, waited, on: on.collect() });
+    }
+
+    /// Fails if a rank that the call waits for waits in another call of the same number.
+    pub(super) fn ask(&self, plight: Plight<'_>) -> Result<()> {
+        let Plight { signature, edges, awaited, .. } = plight;
+        for &(rank, _) in awaited.iter().take(FOLLOWED) {
+            let Ok(reports) = self.reports(self.members[rank as usize], ANSWER) else { continue };
+            let call = reports.iter().filter(|report| report.communicator == self.id);
+            let mut call = call.filter_map(|report| Some(report.waiting.as_ref()?.call));
+            let differs =
+                |theirs: &[u64; 4]| theirs[1] == signature.sequence && signature.contradicts(*theirs, edges);
+            if let Some(theirs) = call.find(differs) {
+                return Err(Error::new(Kind::Mismatch, signature.contrast(theirs)).with(rank as usize));
+            }
+        }
+        Ok(())
+    }
+
+    fn reports(&self, rank: u32, allowed: Duration) -> Result<Vec<Report>> {
+        if rank == self.members[self.rank] {
+            return Ok(self.standings.reports());
+        }
+        self.door.ask(rank as usize, &self.roster.nodes[rank as usize], allowed)
+    }
+
+    /// Why those that the call waits for do not come, and which rank of the communicator is to blame, if one is.
+    pub(super) fn explain(&self, plight: Plight<'_>) -> (String, Option<usize>) {
+        let mut search =
+            Search { vigil: self, known: HashMap::new(), deadline: Deadline::after(Some(ANSWERS)) };
+        let call = plight.signature.tag().body;
+        let (mut text, mut culprit) = (String::new(), None);
+        for &(rank, _) in plight.awaited {
+            let found = search.follow(self.members[rank as usize], call, &mut text);
+            culprit = culprit.or(found);
+        }
+        (text, culprit.and_then(|rank| self.place(rank)))
+    }
+
+    /// The communicator fails in a call because of that rank of it.
+    pub(super) fn fail(&self, peer: Option<usize>) {
+        self.standing.fail(peer.map(|peer| self.members[peer]));
+    }
+
+    /// Why a peer has left the communicator, and the rank of it that is to blame, where that is another one.
+    pub(super) fn explain_loss(&self, signature: &Signature, peer: usize) -> (String, Option<usize>) {
+        let mut search =
+            Search { vigil: self, known: HashMap::new(), deadline: Deadline::after(Some(ANSWER)) };
+        let (mut text, peer) = (String::new(), self.members[peer]);
+        let culprit = search.follow(peer, signature.tag().body, &mut text);
+        // One that does not answer any more has nothing to add.
+        if search.known.get(&peer).is_none_or(Result::is_err) {
+            return (String::new(), None);
+        }
+        (text, culprit.filter(|rank| *rank != peer).and_then(|rank| self.place(rank)))
+    }
+
+    /// A rank of the job among those of the communicator.
+    fn place(&self, rank: u32) -> Option<usize> {
+        self.members.iter().position(|member| *member == rank)
+    }
+
+    /// A rank of the job, as this communicator's users know it.
+    fn name(&self, rank: u32) -> String {
+        match self.place(rank) {
+            Some(rank) => format!("rank {rank}"),
+            None => format!("the job's rank {rank}"),
+        }
+    }
+
+    /// Why a rank does not answer.
+    fn silence(&self, rank: u32, error: &Error) -> String {
+        let node = &self.roster.nodes[rank as usize];
+        match (node.state(), error.kind()) {
+            (Some('T' | 't'), _) => {
+                format!("is stopped: continue its process (kill -CONT {})", node.pid)
+            }
+            (Some('Z'), _) | (_, Kind::PeerLost) => "has ended".into(),
+            (Some(state), _) => format!("does not answer: its process {} is in state {state}", node.pid),
+            (None, _) => "does not answer: its process is stopped, swapped out, or cut off".into(),
+        }
+    }
+}
+
+/// One error's questions.
+struct Search<'a> {
+    vigil: &'a Vigil,
+    /// What the text says of already, and what those ranks said.
+    known: HashMap<u32, Result<Vec<Report>>>,
+    deadline: Deadline,
+}
+
+/// Where following on leads to.
+enum Next {
+    /// That rank in that call.
+    Rank(u32, [u64; 4]),
+    /// To nobody: it is this one's turn.
+    Nobody,
+    /// It is not known.
+    Unknown,
+}
+
+impl Search<'_> {
+    /// Appends who waits for whom, from a rank that is waited for in a call; says whose turn it is.
+    fn follow(&mut self, mut rank: u32, mut call: [u64; 4], text: &mut String) -> Option<u32> {
+        let vigil = self.vigil;
+        let mut trail = vec![(vigil.members[vigil.rank], vigil.id)];
+        loop {
+            if trail.contains(&(rank, call[0])) {
+                text.push_str(", which closes a circle");
+                return None;
+            }
+            let told = self.known.contains_key(&rank);
+            if told && trail.len() == 1 || self.known.len() == FOLLOWED || self.deadline.passed() {
+                return None;
+            }
+            trail.push((rank, call[0]));
+            let allowed = self.deadline.left().map_or(ANSWER, |left| left.min(ANSWER));
+            let answer = self.known.entry(rank).or_insert_with(|| vigil.reports(rank, allowed));
+            let (phrase, next) = match answer {
+                Ok(reports) => stands(vigil, call, reports),
+                Err(error) => (vigil.silence(rank, error), Next::Nobody),
+            };
+            let _ = write!(text, "; {} {phrase}", vigil.name(rank));
+            match next {
+                Next::Rank(other, in_call) => (rank, call) = (other, in_call),
+                Next::Nobody => return Some(rank),
+                Next::Unknown => return None,
+            }
+        }
+    }
+}
+
+/// What a rank does that others wait for in a call.
+fn stands(vigil: &Vigil, call: [u64; 4], reports: &[Report]) -> (String, Next) {
+    let [communicator, sequence, ..] = call;
+    let on = |report: &Report| {
+        let waiting = report.waiting.as_ref()?;
+        Some((waiting.on.first()?.rank, waiting.call, waiting.waited))
+    };
+    let here = reports.iter().rev().find(|report| report.communicator == communicator);
+    let (begun, failed) = here.map_or((0, None), |report| (report.begun, report.failed));
+    if let Some(Some(other)) = failed.filter(|_| here.is_none_or(|report| report.waiting.is_none())) {
+        return (format!("has failed because of {}", vigil.name(other)), Next::Rank(other, call));
+    }
+    if let Some((other, theirs, waited)) = here.and_then(on).filter(|(_, theirs, _)| theirs[1] == sequence) {
+        let waits = if failed.is_some() { "gave up waiting" } else { "waits" };
+        let phrase = format!("{waits} there for {}, for {:.1} s", vigil.name(other), waited.as_secs_f64());
+        return (phrase, Next::Rank(other, theirs));
+    }
+    if failed.is_some() {
+        return (format!("has failed in its call #{begun}"), Next::Nobody);
+    }
+    if sequence != 0 && begun >= sequence {
+        let done = here.is_some_and(|report| report.done >= sequence);
+        return (if done { "is done with it" } else { "is in it and moves" }.into(), Next::Unknown);
+    }
+    let elsewhere = reports.iter().rev().filter(|report| report.communicator != communicator);
+    if let Some((other, theirs, _)) = elsewhere.filter_map(on).next() {
+        let (name, place) = (vigil.name(other), Signature::place(theirs));
+        return (
+            format!("has not made this call, but waits in {place} for {name}"),
+            Next::Rank(other, theirs),
+        );
+    }
+    let last = match here {
+        Some(report) if report.done < report.begun => format!("it is in call #{begun}"),
+        Some(_) if begun > 0 => format!("its last one was #{begun}"),
+        _ => "it has made none on this communicator".into(),
+    };
+    (format!("has not made this call: {last}"), Next::Nobody)
+}

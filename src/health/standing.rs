@@ -1,0 +1,204 @@
+//! Where a rank stands in its calls, for others who ask why nothing comes.
+//!
+//! A call that does not have to wait stores two numbers and nothing else. One that has waited for a while says for
+//! whom; what a communicator was waiting for when it failed stays to be read, since its peers may ask later.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How many failed communicators are remembered after their owners let go of them.
+const REMEMBERED: usize = 16;
+
+/// Whom a call waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Awaited {
+    /// The rank, as the job numbers it.
+    pub rank: u32,
+    /// Whether it is a message that has not come; else room for one that is to go.
+    pub message: bool,
+}
+
+/// A call that has waited for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// What it is, as it travels.
+    pub call: [u64; 4],
+    /// For how long nothing has moved.
+    pub waited: Duration,
+    /// For whom, in the order of its lanes.
+    pub on: Vec<Awaited>,
+}
+
+/// The rank because of which a communicator failed, as the job numbers it, where one is known.
+pub type Blame = Option<u32>;
+
+/// How far a rank has come on one communicator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The communicator, as all its ranks number it.
+    pub communicator: u64,
+    /// How many calls have begun, and how many of those were done.
+    pub begun: u64,
+    /// See `begun`.
+    pub done: u64,
+    /// Whether the communicator has failed, and because of whom: what it waits for is what it waited for then.
+    pub failed: Option<Blame>,
+    /// What the last call waits for, where that has taken a while.
+    pub waiting: Option<Waiting>,
+}
+
+/// One communicator's place in a rank's [`Standings`].
+pub struct Standing {
+    communicator: u64,
+    begun: AtomicU64,
+    done: AtomicU64,
+    /// Whether `waiting` holds anything.
+    told: AtomicBool,
+    failed: Mutex<Option<Blame>>,
+    waiting: Mutex<Option<(Waiting, Instant)>>,
+}
+
+impl Standing {
+    /// A call begins.
+    #[inline(always)]
+    pub fn begin(&self, sequence: u64) {
+        self.begun.store(sequence, Ordering::Relaxed);
+    }
+
+    /// It has ended well.
+    #[inline(always)]
+    pub fn end(&self, sequence: u64) {
+        self.done.store(sequence, Ordering::Relaxed);
+        if self.told.load(Ordering::Relaxed) {
+            self.withdraw();
+        }
+    }
+
+    /// The call that has begun waits.
+    pub fn tell(&self, waiting: Waiting) {
+        let since = Instant::now().checked_sub(waiting.waited).unwrap_or_else(Instant::now);
+        *lock(&self.waiting) = Some((waiting, since));
+        self.told.store(true, Ordering::Relaxed);
+    }
+
+    /// It waits no more.
+    #[cold]
+    fn withdraw(&self) {
+        *lock(&self.waiting) = None;
+        self.told.store(false, Ordering::Relaxed);
+    }
+
+    /// The communicator has failed because of that rank.
+    pub fn fail(&self, blame: Blame) {
+        *lock(&self.failed) = Some(blame);
+    }
+
+    fn report(&self) -> Report {
+        let waiting = lock(&self.waiting).clone();
+        Report {
+            communicator: self.communicator,
+            begun: self.begun.load(Ordering::Relaxed),
+            done: self.done.load(Ordering::Relaxed),
+            failed: *lock(&self.failed),
+            waiting: waiting.map(|(waiting, since)| Waiting { waited: since.elapsed(), ..waiting }),
+        }
+    }
+}
+
+impl fmt::Debug for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.report().fmt(f)
+    }
+}
+
+/// Where a rank stands on all its communicators.
+#[derive(Debug, Default)]
+pub struct Standings {
+    all: Mutex<Vec<Arc<Standing>>>,
+}
+
+impl Standings {
+    /// Another communicator.
+    pub fn enter(&self, communicator: u64) -> Arc<Standing> {
+        let standing = Arc::new(Standing {
+            communicator,
+            begun: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            told: AtomicBool::new(false),
+            failed: Mutex::default(),
+            waiting: Mutex::new(None),
+        });
+        lock(&self.all).push(Arc::clone(&standing));
+        standing
+    }
+
+    /// Its owner lets go of it.
+    pub fn leave(&self, standing: &Arc<Standing>) {
+        let mut all = lock(&self.all);
+        if lock(&standing.failed).is_none() {
+            return all.retain(|other| !Arc::ptr_eq(other, standing));
+        }
+        // Only this list holds on to a communicator that was let go of, and to this one in a moment.
+        let left = |other: &Arc<Standing>| Arc::strong_count(other) == 1;
+        if all.iter().filter(|other| left(other)).count() >= REMEMBERED
+            && let Some(oldest) = all.iter().position(left)
+        {
+            all.remove(oldest);
+        }
+    }
+
+    /// All of them, the oldest first.
+    pub fn reports(&self) -> Vec<Report> {
+        lock(&self.all).iter().map(|standing| standing.report()).collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting() -> Waiting {
+        let on = vec![Awaited { rank: 3, message: true }];
+        Waiting { call: [1, 2, 3, 4], waited: Duration::from_secs(1), on }
+    }
+
+    #[test]
+    fn what_is_waited_for_is_told_until_it_has_come() {
+        let standings = Standings::default();
+        let standing = standings.enter(7);
+        standing.begin(1);
+        standing.end(1);
+        standing.begin(2);
+        standing.tell(waiting());
+        let report = standings.reports().remove(0);
+        assert_eq!((report.communicator, report.begun, report.done), (7, 2, 1));
+        let told = report.waiting.expect("it was told");
+        assert!(told.on == waiting().on && told.waited >= Duration::from_secs(1), "{told:?}");
+        standing.end(2);
+        assert_eq!(standings.reports().remove(0).waiting, None);
+        standings.leave(&standing);
+        assert_eq!(standings.reports(), []);
+    }
+
+    #[test]
+    fn some_failures_are_remembered() {
+        let standings = Standings::default();
+        for number in 0..2 * REMEMBERED as u64 {
+            let standing = standings.enter(number);
+            standing.tell(waiting());
+            standing.fail(Some(3));
+            standings.leave(&standing);
+        }
+        let reports = standings.reports();
+        assert!(reports.len() <= REMEMBERED + 1, "{}", reports.len());
+        let last = reports.last().expect("there are some");
+        assert!(last.failed == Some(Some(3)) && last.waiting.is_some());
+        assert_eq!(last.communicator, 2 * REMEMBERED as u64 - 1);
+    }
+}
