@@ -65,6 +65,8 @@ fn all_name_the_rank_that_is_absent() {
 #[test]
 fn a_circle_over_two_communicators_is_shown_on_both_sides() {
     for transport in TRANSPORTS {
+        // Who ends cannot be asked any more.
+        let both_have_failed = Barrier::new(2);
         let errors = errors(transport, 2, |communicator| {
             let mut pair = [communicator.duplicate()?, communicator.duplicate()?];
             for communicator in &mut pair {
@@ -74,7 +76,10 @@ fn a_circle_over_two_communicators_is_shown_on_both_sides() {
             if communicator.rank() == 1 {
                 pair.reverse();
             }
-            pair[0].barrier()
+            let outcome = pair[0].barrier();
+            drop(pair);
+            both_have_failed.wait();
+            outcome
         });
         for (rank, error) in errors.into_iter().enumerate() {
             let error = error.expect("neither can go on");
