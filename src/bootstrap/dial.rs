@@ -49,8 +49,14 @@ pub(super) fn dial(
     }
 }
 
+/// A place that refuses is that of a process that has ended; another one may only be cut off.
 fn gone(place: &Place, cause: &std::io::Error) -> Error {
-    Error::new(Kind::PeerLost, format!("nobody listens any more at {place}: {cause}"))
+    match cause.kind() {
+        std::io::ErrorKind::ConnectionRefused => {
+            Error::new(Kind::PeerLost, format!("nobody listens any more at {place}: {cause}"))
+        }
+        _ => Error::new(Kind::System, format!("nothing answers at {place}: {cause}")),
+    }
 }
 
 /// ` within 60 s`, for errors.

@@ -20,7 +20,7 @@ use super::stream::{Dialed, Listener, Stream, Trouble};
 use super::{Doorway, Node, inquiry};
 use crate::config::Place;
 use crate::error::{Error, Kind, Result};
-use crate::health::{Deadline, Report, Standings};
+use crate::health::{Deadline, Report, Stage, Standings};
 use crate::topology::rail;
 use crate::transport::Meeting;
 
@@ -190,9 +190,31 @@ impl Door {
     ///
     /// # Errors
     /// `PeerLost` where it has ended, `Deadline` where it does not answer: it is stopped, or cut off.
-    pub fn ask(&self, peer: usize, node: &Node, allowed: Duration) -> Result<Vec<Report>> {
-        let answer = self.hall.ask(peer, node, &Deadline::after(Some(allowed)));
-        answer.map_err(|error| error.with(peer))
+    pub fn reports(&self, peer: usize, node: &Node, allowed: Duration) -> Result<Vec<Report>> {
+        self.ask(peer, node, Purpose::Reports, allowed, inquiry::decode)
+    }
+
+    /// How far a peer is in agreeing on who is left of a communicator.
+    ///
+    /// # Errors
+    /// As [`Door::reports`].
+    pub fn stage(&self, peer: usize, node: &Node, communicator: u64, allowed: Duration) -> Result<Stage> {
+        let size = self.hall.size;
+        let decode = |bytes: &[u8]| inquiry::decode_stage(bytes, size);
+        self.ask(peer, node, Purpose::Stage { communicator }, allowed, decode)
+    }
+
+    fn ask<T>(
+        &self,
+        peer: usize,
+        node: &Node,
+        purpose: Purpose,
+        allowed: Duration,
+        decode: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<T> {
+        let answer = self.hall.ask(peer, node, purpose, &Deadline::after(Some(allowed)));
+        let refused = || Error::new(Kind::Refused, "its answer cannot be read");
+        answer.and_then(|bytes| decode(&bytes).ok_or_else(refused)).map_err(|error| error.with(peer))
     }
 }
 
@@ -247,35 +269,20 @@ impl Hall {
         }
     }
 
-    fn ask(&self, peer: usize, node: &Node, deadline: &Deadline) -> Result<Vec<Report>> {
-        let hello = |random| Hello::new(&self.job, (self.me, peer), self.size, Purpose::Inquiry, random);
-        let mut failure = Error::new(Kind::Usage, "it opened no door");
+    fn ask(&self, peer: usize, node: &Node, purpose: Purpose, deadline: &Deadline) -> Result<Vec<u8>> {
         let through_tcp = node.tcp.iter().map(|address| Place::Tcp(address.to_string()));
+        let mut failure = None;
         for place in std::iter::once(Place::Unix(node.door.clone())).chain(through_tcp) {
-            let stream = match dial(&place, &hello(random()?), &self.secret, false, deadline) {
-                Ok(stream) => stream,
-                Err(error) => {
-                    failure = error;
-                    if deadline.passed() {
-                        break;
-                    }
-                    continue;
-                }
-            };
-            let trouble = |trouble| match trouble {
-                Trouble::Late => Error::new(Kind::Deadline, "it does not answer"),
-                Trouble::Closed => Error::new(Kind::PeerLost, "it hung up"),
-                Trouble::Os(cause) => Error::system("asking it", cause),
-            };
-            let mut len = [0; 2];
-            stream.read(&mut len, deadline).map_err(trouble)?;
-            let len = usize::from(u16::from_le_bytes(len));
-            let mut answer = vec![0; len.min(inquiry::ANSWER)];
-            stream.read(&mut answer, deadline).map_err(trouble)?;
-            let refused = || Error::new(Kind::Refused, "its answer cannot be read");
-            return inquiry::decode(&answer).ok_or_else(refused);
+            let hello = Hello::new(&self.job, (self.me, peer), self.size, purpose, random()?);
+            match dial(&place, &hello, &self.secret, false, deadline) {
+                Ok(stream) => return hear(&stream, deadline),
+                Err(error) => failure = Some(error),
+            }
+            if deadline.passed() {
+                break;
+            }
         }
-        Err(failure)
+        Err(failure.expect("a rank has a door"))
     }
 
     /// Attends to who knocks until the other end of `end` is closed.
@@ -298,7 +305,10 @@ impl Hall {
             state.odds = state.odds.take().or(odds);
             for Guest { stream, hello } in guests {
                 match hello.purpose {
-                    Purpose::Inquiry => answer(&stream, standings),
+                    Purpose::Reports => answer(&stream, &inquiry::encode(&standings.reports())),
+                    Purpose::Stage { communicator } => {
+                        answer(&stream, &inquiry::encode_stage(&standings.stage(communicator)));
+                    }
                     _ => deliver(&mut state.mailbox, stream, &hello),
                 }
             }
@@ -318,7 +328,7 @@ impl Hall {
         let (from, to) = (hello.from as usize, hello.to as usize);
         let expected = match hello.purpose {
             Purpose::Link { .. } => from < to,
-            Purpose::Inquiry => from != to && from < self.size,
+            Purpose::Reports | Purpose::Stage { .. } => from != to && from < self.size,
             Purpose::Rendezvous => false,
         };
         if !expected || to != self.me || hello.size as usize != self.size {
@@ -337,11 +347,25 @@ impl Hall {
     }
 }
 
-/// Says where this rank stands. What a fresh socket has no room for is lost: who asks does without.
-fn answer(stream: &Stream, standings: &Standings) {
-    let answer = inquiry::encode(&standings.reports());
+/// Answers who asked. What a fresh socket has no room for is lost: who asks does without.
+fn answer(stream: &Stream, answer: &[u8]) {
     let len = (answer.len() as u16).to_le_bytes();
-    let _ = stream.try_write(&[&len[..], &answer].concat());
+    let _ = stream.try_write(&[&len[..], answer].concat());
+}
+
+/// What was answered.
+fn hear(stream: &Stream, deadline: &Deadline) -> Result<Vec<u8>> {
+    let trouble = |trouble| match trouble {
+        Trouble::Late => Error::new(Kind::Deadline, "it does not answer"),
+        Trouble::Closed => Error::new(Kind::PeerLost, "it hung up"),
+        Trouble::Os(cause) => Error::system("asking it", cause),
+    };
+    let mut len = [0; 2];
+    stream.read(&mut len, deadline).map_err(trouble)?;
+    let len = usize::from(u16::from_le_bytes(len));
+    let mut answer = vec![0; len.min(inquiry::ANSWER)];
+    stream.read(&mut answer, deadline).map_err(trouble)?;
+    Ok(answer)
 }
 
 fn deliver(mailbox: &mut HashMap<Appointment, Stream>, stream: Stream, hello: &Hello) {
@@ -544,7 +568,7 @@ mod tests {
             assert_eq!(error.kind(), Kind::Deadline);
             assert!(error.to_string().contains("within 0.1 s"), "{error}");
         }
-        let error = doors[0].ask(1, &nodes[1], Duration::from_millis(100)).unwrap_err();
+        let error = doors[0].reports(1, &nodes[1], Duration::from_millis(100)).unwrap_err();
         assert_eq!(error.kind(), Kind::Deadline);
     }
 
@@ -555,12 +579,12 @@ mod tests {
         // Nobody waits at rank 2's door; lower and higher ranks may ask at others.
         let (doors, nodes) = doors_of(&all);
         for (me, peer, begun) in [(0, 2, Some(17)), (2, 0, None), (1, 2, Some(17))] {
-            let reports = doors[me].ask(peer, &nodes[peer], LONG).unwrap();
+            let reports = doors[me].reports(peer, &nodes[peer], LONG).unwrap();
             assert_eq!(reports.first().map(|report| report.begun), begun);
             let by_tcp = Node { door: "kolo-nobody".into(), ..nodes[peer].clone() };
-            assert_eq!(doors[me].ask(peer, &by_tcp, LONG).unwrap(), reports);
+            assert_eq!(doors[me].reports(peer, &by_tcp, LONG).unwrap(), reports);
         }
         let stranger = open(0, 3, Secret::random().unwrap());
-        assert_eq!(stranger.ask(2, &nodes[2], LONG).unwrap_err().kind(), Kind::Refused);
+        assert_eq!(stranger.reports(2, &nodes[2], LONG).unwrap_err().kind(), Kind::Refused);
     }
 }

@@ -37,7 +37,9 @@ pub(super) enum Purpose {
     /// To link two ranks.
     Link { communicator: u64, channel: u8, via: Via },
     /// To ask where a rank stands.
-    Inquiry,
+    Reports,
+    /// To ask how far it is in agreeing on who is left of a communicator.
+    Stage { communicator: u64 },
 }
 
 /// Which kind of stream a link wants; both may exist at once.
@@ -77,7 +79,8 @@ impl Hello {
         let (kind, communicator, channel, via) = match self.purpose {
             Purpose::Rendezvous => (0, 0, 0, 0),
             Purpose::Link { communicator, channel, via } => (1, communicator, channel, via as u8),
-            Purpose::Inquiry => (2, 0, 0, 0),
+            Purpose::Reports => (2, 0, 0, 0),
+            Purpose::Stage { communicator } => (3, communicator, 0, 0),
         };
         let mut version = [0; 32];
         let len = self.version.len().min(version.len());
@@ -103,7 +106,8 @@ impl Hello {
         let purpose = match kind {
             0 => Purpose::Rendezvous,
             1 => Purpose::Link { communicator, channel, via },
-            2 => Purpose::Inquiry,
+            2 => Purpose::Reports,
+            3 => Purpose::Stage { communicator },
             _ => return None,
         };
         let version = std::str::from_utf8(&version).ok()?.trim_end_matches('\0').to_owned();

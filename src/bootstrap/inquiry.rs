@@ -1,16 +1,20 @@
 //! What a rank says of itself when another one asks at its door. Pure: bytes in, bytes out.
 //!
-//! Nothing here is believed beyond what it is for, which is the text of an error: but that two ranks make different
-//! calls of the same number.
+//! | asked for | says                                                             | serves                      |
+//! | --------- | ---------------------------------------------------------------- | --------------------------- |
+//! | reports   | how far it is on its communicators, and what their calls wait for | errors that name the culprit |
+//! | stage     | how far it is in agreeing on who is left of a communicator       | shrinking                   |
 
 use std::time::Duration;
 
 use super::wire::{Reader, Writer};
-use crate::health::{Awaited, Report, Waiting};
+use crate::health::{Awaited, Report, Stage, Waiting};
 
 /// Of so many communicators, the newest, and of so many that each waits for.
 const REPORTS: usize = 64;
 const AWAITED: usize = 16;
+/// The most runs of ranks without a gap that may be left.
+const RUNS: usize = 1 << 10;
 /// The longest answer.
 pub(super) const ANSWER: usize = 2 + REPORTS * (29 + 42 + 5 * AWAITED);
 
@@ -68,9 +72,64 @@ fn take_waiting(reader: &mut Reader<'_>) -> Option<Waiting> {
     Some(Waiting { call, waited, on })
 }
 
+/// A stage: ranks as runs without a gap, since few are missing.
+pub(super) fn encode_stage(stage: &Stage) -> Vec<u8> {
+    let kind = Writer::default();
+    match stage {
+        Stage::Out => kind.u8(0).done(),
+        Stage::Left(rank) => kind.u8(1).u32(*rank).done(),
+        Stage::Decided(left) => {
+            let runs: Vec<&[u32]> = left.chunk_by(|a, b| a + 1 == *b).collect();
+            let answer = kind.u8(2).u16(runs.len() as u16);
+            runs.iter().fold(answer, |answer, run| answer.u32(run[0]).u32(run.len() as u32)).done()
+        }
+    }
+}
+
+/// The stage of a rank of a job of `size`.
+pub(super) fn decode_stage(bytes: &[u8], size: usize) -> Option<Stage> {
+    let mut reader = Reader::new(bytes);
+    let stage = match reader.u8()? {
+        0 => Stage::Out,
+        1 => Stage::Left(reader.u32().filter(|rank| (*rank as usize) < size)?),
+        2 => {
+            let runs = usize::from(reader.u16()?);
+            if runs > RUNS {
+                return None;
+            }
+            let mut left: Vec<u32> = Vec::new();
+            for _ in 0..runs {
+                let (first, len) = (reader.u32()?, reader.u32()?);
+                let end = first.checked_add(len).filter(|end| *end as usize <= size)?;
+                left.extend(first..end);
+            }
+            Stage::Decided(left)
+        }
+        _ => return None,
+    };
+    reader.end()?;
+    Some(stage)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stages_survive_their_encoding_and_ranks_that_cannot_be_are_refused() {
+        let stages =
+            [Stage::Out, Stage::Left(7), Stage::Decided(vec![]), Stage::Decided(vec![0, 1, 2, 5, 8, 9])];
+        for stage in stages {
+            let bytes = encode_stage(&stage);
+            assert_eq!(decode_stage(&bytes, 10), Some(stage));
+            assert!((0..bytes.len()).all(|len| decode_stage(&bytes[..len], 10).is_none()));
+            assert_eq!(decode_stage(&[bytes, vec![0]].concat(), 10), None);
+        }
+        assert_eq!(decode_stage(&encode_stage(&Stage::Left(10)), 10), None);
+        assert_eq!(decode_stage(&encode_stage(&Stage::Decided((0..11).collect())), 10), None);
+        let endless = Writer::default().u8(2).u16(1).u32(5).u32(u32::MAX).done();
+        assert_eq!(decode_stage(&endless, 10), None);
+    }
 
     fn report(number: u64) -> Report {
         let on = (0..20).map(|rank| Awaited { rank, message: rank % 2 == 0 }).take(number as usize % 17);

@@ -15,7 +15,7 @@ use crate::bootstrap::{self, Bootstrap, Door, Doorway, Roster, Secret};
 use crate::config::Config;
 use crate::engine::{Patience, Port, Vigil};
 use crate::error::{Error, Kind, Result};
-use crate::health::{Deadline, Standings};
+use crate::health::{Deadline, Stage, Standings};
 use crate::memory::{Allocations, Bell, Region};
 use crate::plan::{Core, Host, Machine};
 use crate::topology::{Cost, Handling, Topology};
@@ -199,6 +199,17 @@ impl Context {
             deadline,
             keepalive: self.keepalive,
         }
+    }
+
+    /// How far a rank of the job is in agreeing on who is left of a communicator.
+    pub(super) fn stage_of(&self, rank: u32, communicator: u64, allowed: Duration) -> Result<Stage> {
+        self.door.stage(rank as usize, &self.roster.nodes[rank as usize], communicator, allowed)
+    }
+
+    /// Whether a rank that has been silent for so long counts as lost: not one whose process can be seen.
+    pub(super) fn is_lost(&self, rank: u32, silent: Duration) -> bool {
+        let hidden = self.roster.nodes[rank as usize].state().is_none();
+        hidden && self.keepalive.is_some_and(|keepalive| silent >= keepalive)
     }
 
     /// Watches over a communicator's calls that wait for long.

@@ -13,7 +13,7 @@ use crate::engine::{
     Board, Course, Engine, Request, Ride, Route, Routine, Shape, Signature, Tenancy, Wait, Walk, aborted, mix,
 };
 use crate::error::{Error, Kind, Result};
-use crate::health::{Deadline, Home};
+use crate::health::{Deadline, Home, Standing};
 use crate::kernel::Reducer;
 use crate::memory::{Bell, Scratch, View};
 use crate::plan::{self, Collective, CollectiveKind, Plan};
@@ -339,6 +339,19 @@ impl Core {
         let error = error.at(self.group.rank).during(signature.short());
         self.failed = Some(error.clone());
         error
+    }
+
+    /// How far this rank has come, for others who ask.
+    pub(super) fn standing(&self) -> &Arc<Standing> {
+        self.engine.standing()
+    }
+
+    /// Fails the communicator, if it has not failed, since another one takes its place.
+    pub(super) fn retire(&mut self) {
+        if self.failed.is_none() {
+            self.failed = Some(Error::new(Kind::Aborted, "the communicator was shrunk").at(self.group.rank));
+            self.engine.fail(None);
+        }
     }
 
     /// Opens a route that this rank walks for the first time. All ranks do so in the same call, if they

@@ -128,11 +128,11 @@ impl Communicator {
 
 impl Group {
     /// The group of some of these ranks, in the given order; this rank is one of them.
-    fn part(&self, id: u64, ranks: &[usize]) -> Self {
+    pub(super) fn part(&self, id: u64, ranks: &[usize]) -> Self {
         let new_rank = |old: usize| ranks.iter().position(|&rank| rank == old);
         Self {
             id,
-            rank: new_rank(self.rank).expect("this rank named the colour"),
+            rank: new_rank(self.rank).expect("this rank is one of them"),
             members: ranks.iter().map(|&rank| self.members[rank]).collect(),
             topology: self.topology.part(ranks),
         }

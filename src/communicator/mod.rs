@@ -9,6 +9,7 @@ mod gauge;
 mod group;
 mod progress;
 mod scope;
+mod shrink;
 mod start;
 mod trips;
 mod work;

@@ -100,7 +100,7 @@ impl Engine {
 
     /// How far this rank has come on the communicator.
     #[inline(always)]
-    pub fn standing(&self) -> &Standing {
+    pub fn standing(&self) -> &Arc<Standing> {
         self.vigil.standing()
     }
 

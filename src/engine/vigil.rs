@@ -69,7 +69,7 @@ impl Vigil {
 
     /// How far this rank has come.
     #[inline(always)]
-    pub fn standing(&self) -> &Standing {
+    pub fn standing(&self) -> &Arc<Standing> {
         &self.standing
     }
 
@@ -101,7 +101,7 @@ impl Vigil {
         if rank == self.members[self.rank] {
             return Ok(self.standings.reports());
         }
-        self.door.ask(rank as usize, &self.roster.nodes[rank as usize], allowed)
+        self.door.reports(rank as usize, &self.roster.nodes[rank as usize], allowed)
     }
 
     /// Why those that the call waits for do not come, and which rank of the communicator is to blame, if one is.

@@ -6,4 +6,4 @@ mod standing;
 
 pub use deadline::Deadline;
 pub use home::Home;
-pub use standing::{Awaited, Blame, Report, Standing, Standings, Waiting};
+pub use standing::{Awaited, Blame, Report, Stage, Standing, Standings, Waiting};

@@ -31,6 +31,18 @@ pub struct Waiting {
     pub on: Vec<Awaited>,
 }
 
+/// How far a rank is in agreeing with others on who is left of a communicator. What others read of it never goes back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// It does not take part, or not yet.
+    #[default]
+    Out,
+    /// It leaves it to that rank of the job to decide.
+    Left(u32),
+    /// These are left, as the job numbers them.
+    Decided(Vec<u32>),
+}
+
 /// The rank because of which a communicator failed, as the job numbers it, where one is known.
 pub type Blame = Option<u32>;
 
@@ -57,6 +69,7 @@ pub struct Standing {
     /// Whether `waiting` holds anything.
     told: AtomicBool,
     failed: Mutex<Option<Blame>>,
+    stage: Mutex<Stage>,
     waiting: Mutex<Option<(Waiting, Instant)>>,
 }
 
@@ -95,6 +108,16 @@ impl Standing {
         *lock(&self.failed) = Some(blame);
     }
 
+    /// This rank has come that far in agreeing on who is left.
+    pub fn come_to(&self, stage: Stage) {
+        *lock(&self.stage) = stage;
+    }
+
+    /// How far it has come there.
+    pub fn stage(&self) -> Stage {
+        lock(&self.stage).clone()
+    }
+
     fn report(&self) -> Report {
         let waiting = lock(&self.waiting).clone();
         Report {
@@ -128,6 +151,7 @@ impl Standings {
             done: AtomicU64::new(0),
             told: AtomicBool::new(false),
             failed: Mutex::default(),
+            stage: Mutex::default(),
             waiting: Mutex::new(None),
         });
         lock(&self.all).push(Arc::clone(&standing));
@@ -147,6 +171,12 @@ impl Standings {
         {
             all.remove(oldest);
         }
+    }
+
+    /// How far this rank is in agreeing on who is left of that communicator.
+    pub fn stage(&self, communicator: u64) -> Stage {
+        let of = |standing: &&Arc<Standing>| standing.communicator == communicator;
+        lock(&self.all).iter().find(of).map_or(Stage::Out, |standing| standing.stage())
     }
 
     /// All of them, the oldest first.
@@ -182,6 +212,9 @@ mod tests {
         assert!(told.on == waiting().on && told.waited >= Duration::from_secs(1), "{told:?}");
         standing.end(2);
         assert_eq!(standings.reports().remove(0).waiting, None);
+        assert_eq!((standings.stage(7), standings.stage(8)), (Stage::Out, Stage::Out));
+        standing.come_to(Stage::Decided(vec![0, 2]));
+        assert_eq!(standings.stage(7), Stage::Decided(vec![0, 2]));
         standings.leave(&standing);
         assert_eq!(standings.reports(), []);
     }
