@@ -226,6 +226,12 @@ int32_t kolo_size(const struct kolo_comm *comm);
 // is stored in *part; a rank that passes a negative color joins none, and gets null. All ranks call it.
 enum kolo_status kolo_split(struct kolo_comm *comm, int32_t color, uint64_t key, struct kolo_comm **part);
 
+// Stores a communicator of those ranks that are left of this one in *left: after KOLO_PEER_LOST the way to go on.
+// All that are left call it; this communicator is failed from then on, and still to be finalized. KOLO_DEADLINE names
+// ranks that live and have not called it.
+enum kolo_status kolo_shrink(struct kolo_comm *comm,
+                             struct kolo_comm **left);
+
 // Aborts from any thread: calls on this rank, blocked or to come, return KOLO_ABORTED; the other ranks learn
 // that this one has left.
 enum kolo_status kolo_abort(const struct kolo_comm *comm);

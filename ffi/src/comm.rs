@@ -69,7 +69,8 @@ macro_rules! call {
 pub(crate) use call;
 
 fn some(comm: *mut Comm) -> Result<NonNull<Comm>> {
-    NonNull::new(comm).ok_or_else(|| Error::usage("comm is null: it comes from kolo_init or kolo_split"))
+    NonNull::new(comm)
+        .ok_or_else(|| Error::usage("comm is null: it comes from kolo_init, kolo_split or kolo_shrink"))
 }
 
 /// Where a result is to be stored.
@@ -97,7 +98,7 @@ pub unsafe extern "C" fn kolo_init(comm: *mut *mut Comm) -> Status {
 /// Ends a communicator and frees it with the memory of its kolo_alloc. Null is fine.
 ///
 /// # Safety
-/// `comm` is null, or came from kolo_init or kolo_split, was not finalized, and no other thread uses it.
+/// `comm` is null, or came from kolo_init, kolo_split or kolo_shrink, was not finalized, and no other thread uses it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kolo_finalize(comm: *mut Comm) -> Status {
     guard("kolo_finalize", || {
@@ -156,6 +157,24 @@ pub unsafe extern "C" fn kolo_split(comm: *mut Comm, color: i32, key: u64, part:
             let key = usize::try_from(key).map_err(|_| Error::usage(format!("key {key} is too large")))?;
             let split = inner.communicator.split(u32::try_from(color).ok(), key)?;
             place.write(split.map_or(std::ptr::null_mut(), Comm::boxed));
+            Ok(())
+        })
+    }
+}
+
+/// Stores a communicator of those ranks that are left of this one in *left: after KOLO_PEER_LOST the way to go on.
+/// All that are left call it; this communicator is failed from then on, and still to be finalized. KOLO_DEADLINE names
+/// ranks that live and have not called it.
+///
+/// # Safety
+/// `comm` is null or a communicator that no other thread uses; `left` is null or a place for a pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kolo_shrink(comm: *mut Comm, left: *mut *mut Comm) -> Status {
+    // SAFETY: the caller's promise.
+    unsafe {
+        on_comm("kolo_shrink", comm, |inner| {
+            let place = out("left", left)?;
+            place.write(Comm::boxed(inner.communicator.shrink()?));
             Ok(())
         })
     }

@@ -167,6 +167,15 @@ fn messages_splits_and_memory() {
             assert_eq!(kolo_rank(part), if rank == 0 { -1 } else { 3 - rank as i32 });
             assert_eq!(kolo_finalize(part), OK);
 
+            assert_eq!(kolo_split(comm, 0, 0, &raw mut part), OK);
+            let mut left = null_mut();
+            refused(kolo_shrink(part, null_mut()), USAGE, "left is null");
+            assert_eq!(kolo_shrink(part, &raw mut left), OK);
+            assert_eq!((kolo_size(left), kolo_rank(left)), (4, rank as i32));
+            assert_eq!(kolo_barrier(left), OK);
+            refused(kolo_shrink(part, &raw mut left), USAGE, "shrunk before");
+            assert_eq!((kolo_finalize(left), kolo_finalize(part)), (OK, OK));
+
             assert_eq!(kolo_alloc(comm, 100, &raw mut memory), OK);
             assert!(memory.addr() % 64 == 0 && *memory.cast::<u8>() == 0);
             assert_eq!(kolo_all_reduce(comm, memory, memory, 25, F32, SUM), OK);

@@ -348,8 +348,8 @@ impl Running {
     }
 
     fn watches(&mut self) -> Vec<Watch> {
-        let Self { core, task: Task { ask, held }, walk, .. } = self;
-        core.ride(ask, held.views(), |ride| ride.watches(walk))
+        let Self { core, task: Task { ask, held }, walk, wait, .. } = self;
+        core.ride(ask, held.views(), |ride| ride.watches(walk, wait))
     }
 
     fn check(&mut self) -> Result<()> {

@@ -53,7 +53,7 @@ enum Seen {
 }
 
 /// One rank's part. Pure: it is told what is seen and says how far it has come.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Part {
     me: u32,
     members: Vec<u32>,
@@ -260,68 +260,53 @@ mod tests {
 
     use super::*;
 
-    /// A rank in the model: its part, what it has seen and not yet made anything of, and what others read of it.
+    /// A rank in the model.
     #[derive(Clone, Debug, PartialEq, Eq, Hash)]
     struct Actor {
-        dead: Vec<u32>,
-        counted: Vec<u32>,
-        stage: Option<Stage>,
+        part: Part,
+        /// What it has seen and not yet made anything of.
         seen: Option<(u32, Seen)>,
+        /// What others read of it.
         public: Stage,
         alive: bool,
     }
 
-    /// All ranks at a moment.
-    type World = Vec<(Part, Option<(u32, Seen)>, Stage, bool)>;
-
-    fn key(world: &World) -> Vec<Actor> {
-        let list = |set: &BTreeSet<u32>| set.iter().copied().collect();
-        let actor = |(part, seen, public, alive): &(Part, Option<(u32, Seen)>, Stage, bool)| Actor {
-            dead: list(&part.dead),
-            counted: list(&part.counted),
-            stage: Some(part.stage.clone()),
-            seen: seen.clone(),
-            public: public.clone(),
-            alive: *alive,
-        };
-        world.iter().map(actor).collect()
-    }
-
-    fn look(world: &World, rank: u32) -> Seen {
-        let (_, _, public, alive) = &world[rank as usize];
-        if *alive { Seen::At(public.clone()) } else { Seen::Dead }
+    impl Actor {
+        fn look(&self) -> Seen {
+            if self.alive { Seen::At(self.public.clone()) } else { Seen::Dead }
+        }
     }
 
     /// All that can happen next: a rank begins, looks, makes something of what it saw, says it, or dies.
-    fn next(world: &World, deaths: usize) -> Vec<World> {
+    fn next(world: &[Actor], deaths: usize) -> Vec<Vec<Actor>> {
         let mut all = Vec::new();
-        let mut push = |rank: usize, change: &dyn Fn(&mut (Part, Option<(u32, Seen)>, Stage, bool))| {
-            let mut other = world.clone();
+        let mut push = |rank: usize, change: &dyn Fn(&mut Actor)| {
+            let mut other = world.to_vec();
             change(&mut other[rank]);
             all.push(other);
         };
-        let dead = world.iter().filter(|(.., alive)| !alive).count();
-        for (rank, (part, seen, public, alive)) in world.iter().enumerate().filter(|(_, actor)| actor.3) {
-            debug_assert!(alive);
+        let dead = world.iter().filter(|actor| !actor.alive).count();
+        for (rank, Actor { part, seen, public, .. }) in
+            world.iter().enumerate().filter(|(_, actor)| actor.alive)
+        {
             if dead < deaths {
-                push(rank, &|actor| actor.3 = false);
+                push(rank, &|actor| actor.alive = false);
             }
             if *public != part.stage {
                 // What it has concluded is said before it looks again.
-                push(rank, &|actor| actor.2 = actor.0.stage.clone());
+                push(rank, &|actor| actor.public = actor.part.stage.clone());
             } else if let Some((other, what)) = seen {
                 push(rank, &|actor| {
-                    actor.0.see(*other, what);
-                    actor.1 = None;
+                    actor.part.see(*other, what);
+                    actor.seen = None;
                 });
             } else {
                 for other in part.looks_at() {
-                    let what = look(world, other);
-                    let mut after = part.clone();
+                    let (what, mut after) = (world[other as usize].look(), part.clone());
                     after.see(other, &what);
                     // A look that changes nothing is as good as none.
-                    if after.stage != part.stage || after.counted != part.counted || after.dead != part.dead {
-                        push(rank, &|actor| actor.1 = Some((other, what.clone())));
+                    if after != *part {
+                        push(rank, &|actor| actor.seen = Some((other, what.clone())));
                     }
                 }
             }
@@ -331,27 +316,28 @@ mod tests {
 
     /// Every order of every step of so many ranks, of whom so many die anywhere.
     fn explore(ranks: u32, deaths: usize) -> usize {
-        let part = |rank| (Part::new(rank, (0..ranks).collect()), None, Stage::Out, true);
-        let mut open: Vec<World> = vec![(0..ranks).map(part).collect()];
+        let part = |rank| Part::new(rank, (0..ranks).collect());
+        let actor = |rank| Actor { part: part(rank), seen: None, public: Stage::Out, alive: true };
+        let mut open: Vec<Vec<Actor>> = vec![(0..ranks).map(actor).collect()];
         let mut known = HashSet::new();
         while let Some(world) = open.pop() {
-            if !known.insert(key(&world)) {
+            if !known.insert(world.clone()) {
                 continue;
             }
-            let said =
-                world.iter().filter(|(.., alive)| *alive).filter_map(|(_, _, public, _)| match public {
-                    Stage::Decided(left) => Some(left),
-                    _ => None,
-                });
+            let living: Vec<&Actor> = world.iter().filter(|actor| actor.alive).collect();
+            let said = living.iter().filter_map(|actor| match &actor.public {
+                Stage::Decided(left) => Some(left),
+                _ => None,
+            });
             let said: Vec<&Vec<u32>> = said.collect();
             assert!(said.windows(2).all(|pair| pair[0] == pair[1]), "two decisions: {world:?}");
-            let living = (0..ranks).filter(|rank| world[*rank as usize].3);
             if let Some(left) = said.first() {
-                assert!(living.clone().all(|rank| left.contains(&rank)), "without one that lives: {world:?}");
+                let counted = living.iter().all(|actor| left.contains(&actor.part.me));
+                assert!(counted, "without one that lives: {world:?}");
             }
             // Deaths do not count as going on.
             if next(&world, 0).is_empty() {
-                assert_eq!(said.len(), living.count(), "somebody waits for ever: {world:?}");
+                assert_eq!(said.len(), living.len(), "somebody waits for ever: {world:?}");
             }
             open.extend(next(&world, deaths));
         }

@@ -116,6 +116,11 @@ impl Links {
         places.iter().filter_map(|&at| self.at(at).watch())
     }
 
+    /// What stirs when a peer of these links dies, besides.
+    pub fn lifelines<'a>(&'a self, places: &'a [u32]) -> impl Iterator<Item = Watch> + 'a {
+        places.iter().filter_map(|&at| self.at(at).lifeline())
+    }
+
     /// Fails if a peer of these links is gone. Any stream to it may tell: it may have left before it opened
     /// the one that is waited for. But where that one is a connection, its own end comes behind all that was
     /// sent on it, and must not be overtaken by what another connection says.

@@ -280,7 +280,7 @@ impl Ride<'_> {
 
     /// Sleeps until a peer rings or a socket stirs, at most `nap`; then looks whether peers still live.
     fn park(&self, walk: &mut Walk, wait: &mut Wait, nap: Duration) -> Result<()> {
-        let (bell, watches) = (self.bell, self.watches(walk));
+        let (bell, watches) = (self.bell, self.watches(walk, wait));
         bell.announce(!watches.is_empty());
         if self.advance(walk)? != Progress::Blocked {
             bell.cancel();
@@ -291,10 +291,12 @@ impl Ride<'_> {
     }
 
     /// The descriptors that must wake a sleeper on this walk.
-    pub fn watches(&self, walk: &Walk) -> Vec<Watch> {
+    pub fn watches(&self, walk: &Walk, wait: &Wait) -> Vec<Watch> {
         // What was sent but still waits in this process must go out, whoever is waited for.
         let unsent = self.links.watches(&self.course.route.links).filter(|watch| watch.unsent);
-        self.links.watches(&waited_for(walk)).chain(unsent).collect()
+        let waited = waited_for(walk);
+        let lifelines = self.links.lifelines(&waited).filter(|_| wait.is_long());
+        self.links.watches(&waited).chain(unsent).chain(lifelines).collect()
     }
 
     /// For a walk that has waited a while: fails if a peer that it waits for is gone, and nothing of it is

@@ -235,8 +235,8 @@ fn stands(vigil: &Vigil, call: [u64; 4], reports: &[Report]) -> (String, Next) {
         let done = here.is_some_and(|report| report.done >= sequence);
         return (if done { "is done with it" } else { "is in it and moves" }.into(), Next::Unknown);
     }
-    let elsewhere = reports.iter().rev().filter(|report| report.communicator != communicator);
-    if let Some((other, theirs, _)) = elsewhere.filter_map(on).next() {
+    // In an earlier call, or on another communicator.
+    if let Some((other, theirs, _)) = here.into_iter().chain(reports.iter().rev()).find_map(on) {
         let (name, place) = (vigil.name(other), Signature::place(theirs));
         return (
             format!("has not made this call, but waits in {place} for {name}"),

@@ -67,8 +67,10 @@ pub enum Next {
     Aborted,
 }
 
-/// A sleeper looks up this often to see whether its peers still live.
+/// A sleeper looks up this often to see whether its peers still live. At first it does so soon: from then on it
+/// also watches their [lifelines](crate::transport::Link::lifeline), which is not worth it for less.
 const NAP: Duration = Duration::from_millis(50);
+const FIRST_NAP: Duration = Duration::from_millis(2);
 
 /// A call that has not moved for so long says so.
 pub(super) const LONG: Duration = Duration::from_millis(200);
@@ -106,6 +108,11 @@ impl Wait {
         self.parked.map_or(Duration::ZERO, |parked| parked.elapsed())
     }
 
+    /// Whether it has slept long enough to watch its peers' lifelines.
+    pub fn is_long(&self) -> bool {
+        self.waited() >= FIRST_NAP
+    }
+
     /// Whether after that time it is to ask those it waits for what they do; after twice as long the next time.
     pub fn asks(&mut self, waited: Duration) -> bool {
         let asks = waited >= LONG * (1 << self.asked.min(QUESTIONS));
@@ -139,8 +146,10 @@ impl Wait {
         if self.yields <= self.patience.yields {
             return Next::Again;
         }
+        let left = deadline.left();
         self.parked.get_or_insert_with(Instant::now);
-        Next::Park(deadline.left().map_or(NAP, |left| left.min(NAP)))
+        let nap = if self.is_long() { NAP } else { FIRST_NAP };
+        Next::Park(left.map_or(nap, |left| left.min(nap)))
     }
 }
 

@@ -174,6 +174,12 @@ pub trait Link: Send {
     /// What else wakes a rank that waits for this link; nothing where the peer rings its bell.
     fn watch(&self) -> Option<Watch>;
 
+    /// What stirs when the peer dies without a word, where [`Link::watch`] gives nothing: for ranks that have slept a
+    /// while already.
+    fn lifeline(&self) -> Option<Watch> {
+        None
+    }
+
     /// Tells the peer that this side is done with the communicator because of an error, takes back what
     /// was lent and not read yet, and gives back the peeked message. Nothing is sent or received after.
     fn fail(&self);

@@ -28,7 +28,7 @@ mod loan;
 mod tests;
 
 use std::cell::Cell;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -468,6 +468,11 @@ impl Link for ShmLink {
 
     fn watch(&self) -> Option<Watch> {
         None
+    }
+
+    fn lifeline(&self) -> Option<Watch> {
+        // Nobody writes to it any more: it stirs when it ends.
+        Some(Watch { fd: self.stream.as_raw_fd(), write: false, unsent: false, within: None })
     }
 
     fn fail(&self) {

@@ -1,0 +1,254 @@
+//! kill -9, at any moment: every survivor is told who died, and soon; those that are left go on. And SIGSTOP: who is
+//! stopped is no dead one, and is named. Each rank is this program again, as [`rank`].
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use kolo::{CollectiveKind, Communicator, Error, Kind, ReduceOp, Result};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// What makes this program a rank.
+const AS_RANK: [&str; 5] = ["rank", "--exact", "--ignored", "--nocapture", "--quiet"];
+/// Tells it which algorithm to walk.
+const ALGORITHM: &str = "KOLO_TEST_ALGORITHM";
+/// Tells it to shrink.
+const GO_ON: &str = "KOLO_TEST_GO_ON";
+/// Elements of the calls in the loop, in turn: one message, several, many rounds.
+const COUNTS: [usize; 3] = [2, 5_000, 300_000];
+
+/// Not a test: what each rank does. It sums until a rank dies, shrinks until a sum succeeds, and says what it saw.
+#[test]
+#[ignore = "runs as the child of other tests"]
+fn rank() {
+    let mut ranks = Communicator::from_env().expect("a rank can join");
+    let algorithm = std::env::var(ALGORITHM).expect("a test says how");
+    ranks.set_algorithm(CollectiveKind::AllReduce, Some(&algorithm)).expect("it is known");
+    let number = ranks.rank() as u64;
+    for round in 0.. {
+        let count = COUNTS[round % COUNTS.len()];
+        match sum(&mut ranks, number, count) {
+            Ok(_) if round == COUNTS.len() => say("ready"),
+            Ok(_) => {}
+            Err(error) => {
+                say(&format!("error {} {:?} {:?} {error}", now(), error.kind(), error.peer()));
+                break;
+            }
+        }
+    }
+    if !said_to_go_on() {
+        return wait_for_the_end();
+    }
+    let (ranks, left) = go_on(ranks, number).expect("those that are left go on");
+    say(&format!("left {} {left}", ranks.size()));
+    wait_for_the_end();
+}
+
+/// Whether a test wants to see those that are left go on.
+fn said_to_go_on() -> bool {
+    std::env::var_os(GO_ON).is_some()
+}
+
+/// Nobody ends while others still ask.
+fn wait_for_the_end() {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).expect("the test holds the other end");
+}
+
+/// Shrinks as often as it takes.
+fn go_on(mut ranks: Communicator, number: u64) -> Result<(Communicator, u64)> {
+    loop {
+        ranks = ranks.shrink()?;
+        match sum(&mut ranks, number, 1000) {
+            Ok(left) => return Ok((ranks, left)),
+            Err(error) if error.kind() == Kind::PeerLost => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The sum of all ranks' numbers, which takes part in every element.
+fn sum(ranks: &mut Communicator, number: u64, count: usize) -> Result<u64> {
+    let mut data = vec![number; count];
+    ranks.all_reduce_in_place(&mut data, ReduceOp::Sum)?;
+    match data.iter().all(|element| *element == data[0]) {
+        true => Ok(data[0]),
+        false => Err(Error::new(Kind::Usage, "WRONG: elements differ")),
+    }
+}
+
+/// One write that begins a line: what the test runner has printed may stand on the last one.
+fn say(words: &str) {
+    std::io::stdout().write_all(format!("\nsaid {words}\n").as_bytes()).expect("a test reads this");
+}
+
+/// Microseconds, as all processes count them.
+fn now() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970").as_micros()
+}
+
+/// How ranks are linked, and how they go about it.
+struct Case {
+    size: usize,
+    transport: &'static str,
+    algorithm: &'static str,
+    /// Seconds, and whether those that are left go on.
+    deadline: u32,
+    goes_on: bool,
+}
+
+/// A rank that runs.
+struct Rank {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Rank {
+    fn start(case: &Case, place: &str, rank: usize) -> Self {
+        let mut command = Command::new(std::env::current_exe().expect("it runs"));
+        command.args(AS_RANK).env("KOLO_RANK", rank.to_string()).env("KOLO_SIZE", case.size.to_string());
+        command.env("KOLO_RENDEZVOUS", place).env("KOLO_TRANSPORT", case.transport);
+        command.env("KOLO_DEADLINE", case.deadline.to_string()).env(ALGORITHM, case.algorithm);
+        if case.goes_on {
+            command.env(GO_ON, "1");
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("it can be run");
+        let out = BufReader::new(child.stdout.take().expect("it is a pipe"));
+        Self { child, out }
+    }
+
+    /// The next thing that it says; nothing if it has ended.
+    fn hear(&mut self) -> Option<String> {
+        let mut line = String::new();
+        while self.out.read_line(&mut line).expect("text") > 0 {
+            if let Some(said) = line.strip_prefix("said ") {
+                return Some(said.trim_end().to_owned());
+            }
+            line.clear();
+        }
+        None
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("a child may be sent any signal");
+    }
+}
+
+/// All ranks of a case, in the midst of their calls.
+fn start(case: &Case, what: &str) -> Vec<Rank> {
+    let place = format!("@kolo-deaths-{}-{what}", std::process::id());
+    let mut ranks: Vec<Rank> = (0..case.size).map(|rank| Rank::start(case, &place, rank)).collect();
+    for rank in &mut ranks {
+        assert_eq!(rank.hear().as_deref(), Some("ready"), "{what}");
+    }
+    ranks
+}
+
+impl Drop for Rank {
+    fn drop(&mut self) {
+        // One that has ended is no harm.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Numbers that look random, the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % end
+    }
+}
+
+/// Kills a rank, and a second one right after where `twice`; says after how many microseconds each survivor was told.
+fn trial(case: &Case, number: usize, twice: bool, dice: &mut Dice) -> Vec<u128> {
+    let &Case { size, transport, algorithm, .. } = case;
+    let what = format!("trial {number}: {size} ranks over {transport} by {algorithm}");
+    let mut ranks = start(case, &what);
+    std::thread::sleep(Duration::from_micros(dice.below(20_000)));
+    let first = dice.below(size as u64) as usize;
+    let mut victims = vec![first];
+    let killed = now();
+    ranks[first].signal(Signal::KILL);
+    if twice {
+        std::thread::sleep(Duration::from_micros(dice.below(3_000)));
+        let second = (first + 1 + dice.below(size as u64 - 1) as usize) % size;
+        ranks[second].signal(Signal::KILL);
+        victims.push(second);
+    }
+    let survivors: Vec<usize> = (0..size).filter(|rank| !victims.contains(rank)).collect();
+    let left = format!("left {} {}", survivors.len(), survivors.iter().sum::<usize>());
+    let mut took = Vec::new();
+    for &rank in &survivors {
+        let error = ranks[rank].hear().unwrap_or_else(|| panic!("{what}: rank {rank} ended"));
+        let mut words = error.split_whitespace();
+        let (kind, when) = (words.next(), words.next().and_then(|when| when.parse::<u128>().ok()));
+        let named = victims.iter().any(|victim| error.contains(&format!("PeerLost Some({victim})")));
+        assert!(kind == Some("error") && named, "{what}, {victims:?} killed: rank {rank}: {error}");
+        took.push(when.unwrap_or(killed).saturating_sub(killed));
+    }
+    for &rank in &survivors {
+        let said = ranks[rank].hear();
+        assert_eq!(said.as_deref(), Some(left.as_str()), "{what}, {victims:?} killed: rank {rank}");
+    }
+    took
+}
+
+/// So many trials of every kind.
+fn trials(of_each: usize) {
+    let mut dice = Dice(17);
+    for transport in ["shm", "tcp"] {
+        let mut took = Vec::new();
+        for (size, algorithm) in [(2, "direct"), (4, "ring"), (4, "tree"), (8, "direct"), (8, "tree")] {
+            let case = Case { size, transport, algorithm, deadline: 30, goes_on: true };
+            for number in 0..of_each {
+                let twice = size > 2 && number % 2 == 1;
+                let mut told = trial(&case, number, twice, &mut dice);
+                if !twice {
+                    took.append(&mut told);
+                }
+            }
+        }
+        took.sort_unstable();
+        let at = |hundredths: usize| took[(took.len() - 1) * hundredths / 100] as f64 / 1000.0;
+        let (half, most, all) = (at(50), at(95), at(100));
+        println!("{transport}: told after {half:.1} ms (median), {most:.1} (95 %), {all:.1} (all)");
+    }
+}
+
+#[test]
+fn survivors_are_told_who_died_and_go_on() {
+    trials(2);
+}
+
+/// The others wait until their deadline, and say who is stopped; that one learns what became of its call when it runs
+/// on.
+#[test]
+fn who_is_stopped_is_named_and_learns_its_fate() {
+    for transport in ["shm", "tcp"] {
+        let case = Case { size: 4, transport, algorithm: "ring", deadline: 1, goes_on: false };
+        let mut ranks = start(&case, &format!("stopped over {transport}"));
+        ranks[2].signal(Signal::STOP);
+        let pid = ranks[2].child.id();
+        let errors: Vec<String> =
+            [0, 1, 3].into_iter().filter_map(|rank: usize| ranks[rank].hear()).collect();
+        assert!(errors.len() == 3 && errors.iter().all(|error| error.contains(" Some(2) ")), "{errors:?}");
+        let named = format!("rank 2 is stopped: continue its process (kill -CONT {pid})");
+        let first = errors.iter().find(|error| error.contains(" Deadline ")).expect("it waited");
+        assert!(first.contains(&named), "{first}");
+        ranks[2].signal(Signal::CONT);
+        let fate = ranks[2].hear().expect("it runs on");
+        assert!(fate.contains(" PeerLost ") || fate.contains(" Deadline "), "{fate}");
+    }
+}
+
+/// As many as make rare orders likely.
+#[test]
+#[ignore = "takes minutes: cargo test --release --test deaths -- --ignored --nocapture a_thousand"]
+fn a_thousand_deaths() {
+    trials(100);
+}
