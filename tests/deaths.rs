@@ -14,6 +14,8 @@ const AS_RANK: [&str; 5] = ["rank", "--exact", "--ignored", "--nocapture", "--qu
 const ALGORITHM: &str = "KOLO_TEST_ALGORITHM";
 /// Tells it to shrink.
 const GO_ON: &str = "KOLO_TEST_GO_ON";
+/// So many sums in a row, a millisecond apart, take longer than a test takes to kill.
+const STEADY: usize = 20;
 /// Elements of the calls in the loop, in turn: one message, several, many rounds.
 const COUNTS: [usize; 3] = [2, 5_000, 300_000];
 
@@ -55,11 +57,16 @@ fn wait_for_the_end() {
     std::io::stdin().read_line(&mut line).expect("the test holds the other end");
 }
 
-/// Shrinks as often as it takes.
+/// Shrinks as often as it takes. One sum is not enough: who dies in the midst of it may have taken part for some, and
+/// have died before for others.
 fn go_on(mut ranks: Communicator, number: u64) -> Result<(Communicator, u64)> {
     loop {
         ranks = ranks.shrink()?;
-        match sum(&mut ranks, number, 1000) {
+        let mut steady = || {
+            std::thread::sleep(Duration::from_millis(1));
+            sum(&mut ranks, number, 1000)
+        };
+        match (0..STEADY).try_fold(0, |_, _| steady()) {
             Ok(left) => return Ok((ranks, left)),
             Err(error) if error.kind() == Kind::PeerLost => {}
             Err(error) => return Err(error),

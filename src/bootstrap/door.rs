@@ -1,6 +1,6 @@
 //! Where peers knock: listeners, and the proof of the job's secret on every connection.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -11,12 +11,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::dial::{dial, reach, within};
+use super::dial::{dial, within};
 use super::handshake::{Hello, Purpose, Refusal, Via, same_job, same_version};
 use super::interfaces::addresses;
 use super::reception::{Guest, News, Reception};
 use super::secret::{Secret, hex, random};
-use super::stream::{Dialed, Listener, Stream, Trouble};
+use super::stream::{Listener, Stream, Trouble};
 use super::{Doorway, Node, inquiry};
 use crate::config::Place;
 use crate::error::{Error, Kind, Result};
@@ -26,9 +26,12 @@ use crate::transport::Meeting;
 
 /// How many streams may wait to be fetched.
 const MAILBOX: usize = 4096;
+/// How many communicators are remembered that were left.
+const LEFT: usize = 4096;
 /// What the attendant's calls need of a stack is little.
 const STACK: usize = 256 << 10;
-/// How often a rank that waits for a peer's knock looks whether that peer is still there.
+/// How soon, and then how rarely, a rank that waits for a peer's knock looks whether that one will still come.
+const FIRST_PROBE: Duration = Duration::from_millis(20);
 const PROBE: Duration = Duration::from_secs(1);
 
 /// This rank's listeners, and streams to its peers by appointment.
@@ -70,6 +73,8 @@ struct State {
     trouble: Option<Error>,
     /// What came of those who were refused.
     refusals: String,
+    /// Communicators that this rank has left, the last ones: who comes for their links finds the stream's end.
+    left: VecDeque<u64>,
 }
 
 /// Which stream with whom.
@@ -183,7 +188,8 @@ impl Door {
     fn meet(&self, meeting: &Meeting<'_>, via: Via) -> Result<Stream> {
         let &Meeting { peer, communicator, channel, node, deadline, .. } = meeting;
         let appointment = Appointment { peer, purpose: Purpose::Link { communicator, channel, via } };
-        self.hall.keep(appointment, node, &deadline).map_err(|error| error.at(self.hall.me).with(peer))
+        // Whom that is in the communicator its owner knows.
+        self.hall.keep(appointment, node, &deadline)
     }
 
     /// Where a peer stands on its communicators.
@@ -192,6 +198,16 @@ impl Door {
     /// `PeerLost` where it has ended, `Deadline` where it does not answer: it is stopped, or cut off.
     pub fn reports(&self, peer: usize, node: &Node, allowed: Duration) -> Result<Vec<Report>> {
         self.ask(peer, node, Purpose::Reports, allowed, inquiry::decode)
+    }
+
+    /// This rank has left a communicator: nobody needs to wait for its links any more.
+    pub fn leave(&self, communicator: u64) {
+        let mut state = self.hall.lock();
+        state.mailbox.retain(|appointment, _| !appointment.purpose.is_link_of(communicator));
+        if state.left.len() == LEFT {
+            state.left.pop_front();
+        }
+        state.left.push_back(communicator);
     }
 
     /// How far a peer is in agreeing on who is left of a communicator.
@@ -214,16 +230,16 @@ impl Door {
     ) -> Result<T> {
         let answer = self.hall.ask(peer, node, purpose, &Deadline::after(Some(allowed)));
         let refused = || Error::new(Kind::Refused, "its answer cannot be read");
-        answer.and_then(|bytes| decode(&bytes).ok_or_else(refused)).map_err(|error| error.with(peer))
+        answer.and_then(|bytes| decode(&bytes).ok_or_else(refused))
     }
 }
 
 impl Hall {
     fn keep(&self, appointment: Appointment, node: &Node, deadline: &Deadline) -> Result<Stream> {
-        let places = places(appointment.purpose, node);
         if self.me > appointment.peer {
-            return self.wait(appointment, &places, deadline);
+            return self.wait(appointment, node, deadline);
         }
+        let places = places(appointment.purpose, node);
         let ranks = (self.me, appointment.peer);
         let mut failure = None;
         for place in &places {
@@ -238,8 +254,8 @@ impl Hall {
     }
 
     /// Waits until the peer has knocked.
-    fn wait(&self, appointment: Appointment, places: &[Place], deadline: &Deadline) -> Result<Stream> {
-        let mut state = self.lock();
+    fn wait(&self, appointment: Appointment, node: &Node, deadline: &Deadline) -> Result<Stream> {
+        let (mut state, mut pause) = (self.lock(), FIRST_PROBE);
         loop {
             if let Some(stream) = state.mailbox.remove(&appointment) {
                 return Ok(stream);
@@ -254,17 +270,32 @@ impl Hall {
                 let text = format!("it did not connect{}{}", within(deadline), state.refusals);
                 return Err(Error::new(Kind::Deadline, text));
             }
-            let slice = deadline.left().map_or(PROBE, |left| left.min(PROBE));
+            let slice = deadline.left().map_or(pause, |left| left.min(pause));
             let (news, slept) =
                 self.delivered.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner);
             state = news;
             if slept.timed_out() && !state.mailbox.contains_key(&appointment) {
                 drop(state);
-                let gone = places.iter().any(refuses);
+                pause = PROBE.min(2 * pause);
+                let gone = self.is_gone(appointment, node);
                 state = self.lock();
-                if gone && !state.mailbox.contains_key(&appointment) {
-                    return Err(Error::new(Kind::PeerLost, "it ended before it connected"));
+                if let Some(why) = gone.filter(|_| !state.mailbox.contains_key(&appointment)) {
+                    return Err(Error::new(Kind::PeerLost, why));
                 }
+            }
+        }
+    }
+
+    /// Why a peer will not come any more, if so.
+    fn is_gone(&self, Appointment { peer, purpose }: Appointment, node: &Node) -> Option<&'static str> {
+        match self.ask(peer, node, Purpose::Reports, &Deadline::after(Some(PROBE / 10))) {
+            Err(error) if error.kind() == Kind::PeerLost => Some("it ended before it connected"),
+            Err(_) => None,
+            Ok(answer) => {
+                let reports = inquiry::decode(&answer).unwrap_or_default();
+                let left =
+                    |report: &Report| report.failed.is_some() && purpose.is_link_of(report.communicator);
+                reports.iter().any(left).then_some("it has left the communicator")
             }
         }
     }
@@ -309,7 +340,7 @@ impl Hall {
                     Purpose::Stage { communicator } => {
                         answer(&stream, &inquiry::encode_stage(&standings.stage(communicator)));
                     }
-                    _ => deliver(&mut state.mailbox, stream, &hello),
+                    _ => deliver(&mut state, stream, &hello),
                 }
             }
             drop(state);
@@ -368,9 +399,12 @@ fn hear(stream: &Stream, deadline: &Deadline) -> Result<Vec<u8>> {
     Ok(answer)
 }
 
-fn deliver(mailbox: &mut HashMap<Appointment, Stream>, stream: Stream, hello: &Hello) {
+fn deliver(State { mailbox, left, .. }: &mut State, stream: Stream, hello: &Hello) {
     let via = if matches!(stream, Stream::Unix(_)) { Via::Unix } else { Via::Tcp };
     let Purpose::Link { communicator, channel, .. } = hello.purpose else { return };
+    if left.contains(&communicator) {
+        return;
+    }
     // How it came counts, not how it says that it came.
     let purpose = Purpose::Link { communicator, channel, via };
     mailbox.insert(Appointment { peer: hello.from as usize, purpose }, stream);
@@ -386,12 +420,6 @@ fn places(purpose: Purpose, node: &Node) -> Vec<Place> {
         }
         _ => vec![Place::Unix(node.door.clone())],
     }
-}
-
-/// Whether nobody listens at a place any more.
-fn refuses(place: &Place) -> bool {
-    let probe = Deadline::after(Some(PROBE / 10));
-    matches!(reach(place, &probe), Ok(Dialed::Absent(cause)) if cause.kind() == ErrorKind::ConnectionRefused)
 }
 
 /// A listener at the first of these interfaces and ports that is to be had, and where that is.

@@ -42,6 +42,13 @@ pub(super) enum Purpose {
     Stage { communicator: u64 },
 }
 
+impl Purpose {
+    /// Whether it is a link of that communicator.
+    pub(super) fn is_link_of(self, of: u64) -> bool {
+        matches!(self, Self::Link { communicator, .. } if communicator == of)
+    }
+}
+
 /// Which kind of stream a link wants; both may exist at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Via {

@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn whoever_dies_when_all_others_decide_alike() {
-        for (ranks, deaths) in [(1, 0), (2, 2), (3, 3), (4, 2)] {
+        for (ranks, deaths) in [(1, 0), (2, 2), (3, 3), (4, 4)] {
             println!("{ranks} ranks, {deaths} deaths: {} states", explore(ranks, deaths));
         }
     }

@@ -39,6 +39,7 @@ pub struct Vigil {
 
 impl Drop for Vigil {
     fn drop(&mut self) {
+        self.door.leave(self.id);
         self.standings.leave(&self.standing);
     }
 }
@@ -119,14 +120,16 @@ impl Vigil {
 
     /// The communicator fails in a call because of that rank of it.
     pub(super) fn fail(&self, peer: Option<usize>) {
-        self.standing.fail(peer.map(|peer| self.members[peer]));
+        self.door.leave(self.id);
+        self.standing.fail(peer.and_then(|peer| self.members.get(peer).copied()));
     }
 
     /// Why a peer has left the communicator, and the rank of it that is to blame, where that is another one.
     pub(super) fn explain_loss(&self, signature: &Signature, peer: usize) -> (String, Option<usize>) {
         let mut search =
             Search { vigil: self, known: HashMap::new(), deadline: Deadline::after(Some(ANSWER)) };
-        let (mut text, peer) = (String::new(), self.members[peer]);
+        let mut text = String::new();
+        let Some(&peer) = self.members.get(peer) else { return (text, None) };
         let culprit = search.follow(peer, signature.tag().body, &mut text);
         // One that does not answer any more has nothing to add.
         if search.known.get(&peer).is_none_or(Result::is_err) {
