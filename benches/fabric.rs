@@ -59,13 +59,13 @@ fn end(endpoint: &Arc<Endpoint>, provider: &str, stream: UnixStream, leads: bool
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
             let port = listener.local_addr().expect("an address").port();
             stream.write_all(&port.to_le_bytes()).expect("the other process is there");
-            Stream::Tcp(listener.accept().expect("a connection").0)
+            Stream::Tcp(listener.accept().expect("a connection").0.into())
         }
         _ => {
             let mut port = [0; 2];
             stream.read_exact(&mut port).expect("the other process is there");
             let port = u16::from_le_bytes(port);
-            Stream::Tcp(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("a connection"))
+            Stream::Tcp(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("a connection").into())
         }
     };
     link_over(endpoint, stream, &bell, Deadline::after(None)).expect("a link")

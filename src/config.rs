@@ -30,7 +30,7 @@ use crate::plan::CollectiveKind;
 use seat::Seat;
 
 /// The variables that are kolo's own, and what each means.
-pub const VARIABLES: [(&str, &str); 18] = [
+pub const VARIABLES: [(&str, &str); 19] = [
     ("KOLO_RANK", "this rank's number, from 0"),
     ("KOLO_SIZE", "how many ranks there are"),
     ("KOLO_LOCAL_RANK", "this rank's number among those of its host"),
@@ -40,6 +40,7 @@ pub const VARIABLES: [(&str, &str); 18] = [
     ("KOLO_LISTEN_FD", "rank 0 only: a descriptor that already listens at KOLO_RENDEZVOUS=@name"),
     ("KOLO_SECRET", "the job's secret, at least 16 bytes"),
     ("KOLO_SECRET_FILE", "a file that holds the job's secret"),
+    ("KOLO_ENCRYPT", "1: all that goes over TCP is encrypted, by the job's secret; by default 0"),
     ("KOLO_PORT", "the port or ports (a-b) at which this host's ranks may listen; by default any"),
     ("KOLO_INTERFACE", "interfaces between hosts: names (eth,ib), networks (10.1.0.0/16), ^ and all others"),
     ("KOLO_TRANSPORT", "the transports that may be used, such as shm,tcp; by default all"),
@@ -88,8 +89,8 @@ pub struct Config {
     pub interfaces: Option<Interfaces>,
     /// The transports that may be used; nothing stands for all.
     pub transports: Option<Vec<String>>,
-    /// What of libfabric is used.
-    pub fabric: Fabric,
+    /// What is said of the ways between ranks.
+    pub links: Links,
     /// After how long a call gives up; nothing stands for never.
     pub deadline: Option<Duration>,
     /// After how long a peer counts as lost whose host has fallen silent; nothing stands for never.
@@ -98,6 +99,15 @@ pub struct Config {
     pub algorithms: Vec<(Option<CollectiveKind>, String)>,
     /// Whether only plans may run whose order of reduction is the ranks' order.
     pub deterministic: bool,
+}
+
+/// What is said of the ways between ranks, whichever are taken.
+#[derive(Clone, Debug, Default)]
+pub struct Links {
+    /// Whether all that goes over TCP is encrypted.
+    pub encrypt: bool,
+    /// What of libfabric is used.
+    pub fabric: Fabric,
 }
 
 /// What of libfabric is used.
@@ -214,9 +224,12 @@ impl Config {
             ports: ports(&env)?,
             interfaces: interfaces(&env)?,
             transports: env.text("KOLO_TRANSPORT")?.map(|list| words(&list)),
-            fabric: Fabric {
-                library: env.path("KOLO_LIBFABRIC").map(PathBuf::from),
-                provider: env.text("KOLO_FABRIC_PROVIDER")?,
+            links: Links {
+                encrypt: flag(&env, "KOLO_ENCRYPT")?,
+                fabric: Fabric {
+                    library: env.path("KOLO_LIBFABRIC").map(PathBuf::from),
+                    provider: env.text("KOLO_FABRIC_PROVIDER")?,
+                },
             },
             deadline: deadline(&env)?,
             keepalive: keepalive(&env)?,
@@ -460,6 +473,7 @@ mod tests {
             ("KOLO_ALGORITHM", "reduce_all=ring", "KOLO_ALGORITHM=`reduce_all=ring`: unknown collective"),
             ("KOLO_ALGORITHM", "all_reduce=", "KOLO_ALGORITHM=`all_reduce=`: expected ring"),
             ("KOLO_DETERMINISTIC", "2", "KOLO_DETERMINISTIC=`2`: expected 1 or 0"),
+            ("KOLO_ENCRYPT", "aes", "KOLO_ENCRYPT=`aes`: expected 1 or 0"),
             ("KOLO_SECRET", "abc", "KOLO_SECRET holds less than 16 bytes"),
             ("KOLO_SECRET_FILE", "/nowhere", "KOLO_SECRET_FILE=/nowhere: No such file"),
         ] {
@@ -480,6 +494,7 @@ mod tests {
             ("KOLO_DEADLINE", "none"),
             ("KOLO_KEEPALIVE", "none"),
             ("KOLO_DETERMINISTIC", "1"),
+            ("KOLO_ENCRYPT", "yes"),
             ("KOLO_PORT", "4000-4009"),
             ("KOLO_SECRET", "0123456789abcdef"),
         ])
@@ -488,7 +503,7 @@ mod tests {
         let expected = [(None, "ring".into()), (Some(CollectiveKind::Broadcast), "tree".into())];
         assert_eq!(config.algorithms, expected);
         assert_eq!((config.deadline, config.keepalive), (None, None));
-        assert_eq!((config.deterministic, config.ports), (true, 4000..=4009));
+        assert_eq!((config.deterministic, config.links.encrypt, config.ports), (true, true, 4000..=4009));
         assert_eq!(config.secret, Secret::new(b"0123456789abcdef"));
     }
 }

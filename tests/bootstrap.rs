@@ -35,6 +35,7 @@ fn ways() -> Vec<(&'static str, Way)> {
         ("local", local),
         ("by hand, UNIX", unix),
         ("by hand, TCP", tcp),
+        ("by hand, TCP, encrypted", encrypted),
         ("kolo run", kolo_run),
         ("pmi", pmi),
     ]
@@ -75,6 +76,12 @@ fn free_port() -> u16 {
 fn tcp(size: usize, allowed: Duration) -> Job {
     let place = format!("127.0.0.1:{}", free_port());
     (star(size, allowed, &[("KOLO_RENDEZVOUS", place), ("KOLO_SECRET", SECRET.into())]), Box::new(()))
+}
+
+fn encrypted(size: usize, allowed: Duration) -> Job {
+    let place = ("KOLO_RENDEZVOUS", format!("127.0.0.1:{}", free_port()));
+    let more = [place, ("KOLO_SECRET", SECRET.into()), ("KOLO_ENCRYPT", "1".into())];
+    (star(size, allowed, &more), Box::new(()))
 }
 
 /// As `kolo run` does it: the listener is there before any rank.
@@ -269,6 +276,23 @@ fn another_secret_is_refused_on_both_sides() {
 }
 
 #[test]
+fn ranks_that_do_not_agree_on_encryption_are_told_so() {
+    for place in [format!("127.0.0.1:{}", free_port()), format!("@{}", unique("odds"))] {
+        let place = [("KOLO_RENDEZVOUS", place), ("KOLO_SECRET", SECRET.into())];
+        let with = [&place[..], &[("KOLO_ENCRYPT", "1".into())]].concat();
+        for (hub, spoke, on, off) in [(&place[..], &with[..], 1, 0), (&with[..], &place[..], 0, 1)] {
+            for error in pair(hub, spoke, LONG) {
+                assert_eq!(error.kind(), Kind::Refused);
+                let said =
+                    format!("rank {on} has KOLO_ENCRYPT=1, rank {off} has not: set it alike on all ranks");
+                let text = error.to_string();
+                assert!(text.ends_with(&said) && !text.contains('\n'), "{text}");
+            }
+        }
+    }
+}
+
+#[test]
 fn another_job_another_size_and_a_number_given_twice_are_said() {
     let place = || ("KOLO_RENDEZVOUS", format!("@{}", unique("odds")));
     let here = place();
@@ -350,8 +374,8 @@ fn strangers_do_not_disturb_a_job() {
     for words in [
         &b"GET / HTTP/1.1\r\n\r\n"[..],
         &[0xff; 4096],
-        b"kolo-hi1",
-        &[b"kolo-hi1".as_slice(), &[0; 200]].concat(),
+        b"kolo-hi2",
+        &[b"kolo-hi2".as_slice(), &[0; 200]].concat(),
     ] {
         let mut stranger = knock();
         stranger.set_read_timeout(Some(LONG)).unwrap();
@@ -392,7 +416,7 @@ fn ranks_learn_where_all_live_and_agree_on_a_secret() {
                 &mut *met,
                 &mut door,
                 Tcp::Always,
-                Doorway { ports: &(0..=0), interfaces: None },
+                Doorway { ports: &(0..=0), interfaces: None, encrypt: false },
                 |_| String::new(),
             )?;
             met.all_gather(b"")?;
@@ -417,9 +441,13 @@ fn every_rank_says_whose_ports_are_all_in_use() {
     let learn = move |mut met: Box<dyn Bootstrap>| {
         let mut door = Door::open("job", met.rank(), met.size(), Secret::random()?)?;
         let ports = if met.rank() == 1 { port..=port } else { 0..=0 };
-        Roster::gather(&mut *met, &mut door, Tcp::Always, Doorway { ports: &ports, interfaces: None }, |_| {
-            String::new()
-        })
+        Roster::gather(
+            &mut *met,
+            &mut door,
+            Tcp::Always,
+            Doorway { ports: &ports, interfaces: None, encrypt: false },
+            |_| String::new(),
+        )
     };
     for (rank, error) in failures(finish(start(entrances, learn))).into_iter().enumerate() {
         let text = error.to_string();

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use super::handshake::{CHALLENGE, Dialer, Hello, VERDICT};
+use super::seal::Session;
 use super::secret::Secret;
 use super::stream::{Dialed, Stream, Trouble, dial_tcp, dial_unix};
 use crate::config::Place;
@@ -29,7 +30,7 @@ pub(super) fn dial(
     loop {
         let why = match reach(place, deadline)? {
             Dialed::Open(stream) => match greet(&stream, hello, secret, deadline) {
-                Ok(()) => return Ok(stream),
+                Ok(session) => return Ok(stream.sealed(session)),
                 Err(Unproved::Refused(error)) => return Err(error),
                 Err(Unproved::Trouble(Trouble::Late)) => "it accepts connections but does not answer".into(),
                 Err(Unproved::Trouble(Trouble::Os(cause))) => cause.to_string(),
@@ -109,8 +110,13 @@ impl From<Error> for Unproved {
     }
 }
 
-fn greet(stream: &Stream, hello: &Hello, secret: &Secret, deadline: &Deadline) -> Result<(), Unproved> {
-    let (mut dialer, words) = Dialer::new(hello, secret);
+fn greet(
+    stream: &Stream,
+    hello: &Hello,
+    secret: &Secret,
+    deadline: &Deadline,
+) -> Result<Option<Session>, Unproved> {
+    let (mut dialer, words) = Dialer::new(hello, secret, stream.over_network());
     stream.write(&words, deadline)?;
     let mut challenge = [0; CHALLENGE];
     stream.read(&mut challenge, deadline)?;

@@ -3,8 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::ops::RangeInclusive;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,12 +11,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::dial::{dial, within};
-use super::handshake::{Hello, Purpose, Refusal, Via, same_job, same_version};
+use super::handshake::{Hello, Purpose, Refusal, Via, same_encryption, same_job, same_version};
 use super::interfaces::addresses;
 use super::reception::{Guest, News, Reception};
 use super::secret::{Secret, hex, random};
 use super::stream::{Listener, Stream, Trouble};
-use super::{Doorway, Node, inquiry};
+use super::{Connection, Doorway, Node, inquiry};
 use crate::config::Place;
 use crate::error::{Error, Kind, Result};
 use crate::health::{Deadline, Report, Stage, Standings};
@@ -44,8 +43,8 @@ const PROBE: Duration = Duration::from_secs(1);
 /// All communicators of a process share one door, and any thread may wait for a stream there.
 pub struct Door {
     hall: Arc<Hall>,
-    /// Until the attendant has it.
-    reception: Option<Reception>,
+    /// Until the attendant has it. Only one thread knows the door until then; the lock lets others share it.
+    reception: Mutex<Option<Reception>>,
     /// Its thread, and a stream whose end it takes for the door's.
     attendant: Option<(JoinHandle<()>, UnixStream)>,
     /// The process that began the thread, which has none in those that it forks.
@@ -58,6 +57,8 @@ struct Hall {
     size: usize,
     job: String,
     secret: Secret,
+    /// Whether what leads over a network is sealed.
+    encrypts: bool,
     name: String,
     state: Mutex<State>,
     delivered: Condvar,
@@ -114,10 +115,10 @@ impl Door {
             Listener::unix(&name).map_err(|cause| Error::system("opening a UNIX socket", cause))?;
         let mut reception = Reception::default();
         reception.listen(listener);
-        let (state, delivered) = (Mutex::default(), Condvar::new());
-        let hall = Hall { me, size, job: job.to_owned(), secret, name, state, delivered };
+        let (job, encrypts, state, delivered) = (job.to_owned(), false, Mutex::default(), Condvar::new());
+        let hall = Hall { me, size, job, secret, encrypts, name, state, delivered };
         let (hall, process) = (Arc::new(hall), std::process::id());
-        Ok(Self { hall, reception: Some(reception), attendant: None, process })
+        Ok(Self { hall, reception: Mutex::new(Some(reception)), attendant: None, process })
     }
 
     /// Opens it to TCP as well, at the first free port that is allowed, and says at which addresses, and how many of
@@ -134,12 +135,15 @@ impl Door {
             true => &[IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
             false => &[IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
         };
+        let hall = Arc::get_mut(&mut self.hall).expect("nobody attends to it yet");
+        hall.encrypts = doorway.encrypt;
         let beyond = if loopback { Vec::new() } else { addresses(own, doorway.interfaces)? };
-        let (listener, at) = listen_at_one(interfaces, doorway.ports)?;
+        let (listener, at) = Listener::tcp_at_one(interfaces, doorway.ports)?;
         let (here, bits) = (at.ip(), if at.is_ipv4() { 8 } else { 128 });
         let addresses = if loopback { vec![(here, bits)] } else { beyond };
         let port = at.port();
-        self.reception.as_mut().expect("nobody attends to it yet").listen(listener);
+        let reception = self.reception.get_mut().unwrap_or_else(PoisonError::into_inner);
+        reception.as_mut().expect("nobody attends to it yet").listen(listener);
         Ok(addresses.into_iter().map(|(ip, bits)| (SocketAddr::new(ip, port), bits)).collect())
     }
 
@@ -149,7 +153,8 @@ impl Door {
     /// `System` where there can be no thread.
     pub fn attend(&mut self, standings: Arc<Standings>) -> Result<()> {
         let failed = |cause| Error::system("starting the thread that attends to the door", cause);
-        let Some(reception) = self.reception.take() else { return Ok(()) };
+        let reception = self.reception.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Some(reception) = reception.take() else { return Ok(()) };
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let hall = Arc::clone(&self.hall);
         let thread = std::thread::Builder::new().name("kolo-door".into()).stack_size(STACK);
@@ -174,11 +179,11 @@ impl Door {
         }
     }
 
-    /// A TCP stream to the peer.
+    /// A TCP stream to the peer, sealed if that is what this rank's user wants.
     ///
     /// # Errors
     /// `PeerLost` where the peer has ended, `Deadline` where it did not come in time.
-    pub fn tcp(&self, meeting: &Meeting<'_>) -> Result<TcpStream> {
+    pub fn tcp(&self, meeting: &Meeting<'_>) -> Result<Connection> {
         match self.meet(meeting, Via::Tcp)? {
             Stream::Tcp(stream) => Ok(stream),
             Stream::Unix(_) => unreachable!("who comes through a UNIX socket is not let in for a TCP stream"),
@@ -243,7 +248,8 @@ impl Hall {
         let ranks = (self.me, appointment.peer);
         let mut failure = None;
         for place in &places {
-            let hello = Hello::new(&self.job, ranks, self.size, appointment.purpose, random()?);
+            let hello =
+                Hello::new(&self.job, ranks, self.size, appointment.purpose, self.encrypts, random()?);
             match dial(place, &hello, &self.secret, false, deadline) {
                 Ok(stream) => return Ok(stream),
                 // The first address is the best one, so that what is wrong there tells most.
@@ -304,7 +310,7 @@ impl Hall {
         let through_tcp = node.tcp.iter().map(|address| Place::Tcp(address.to_string()));
         let mut failure = None;
         for place in std::iter::once(Place::Unix(node.door.clone())).chain(through_tcp) {
-            let hello = Hello::new(&self.job, (self.me, peer), self.size, purpose, random()?);
+            let hello = Hello::new(&self.job, (self.me, peer), self.size, purpose, self.encrypts, random()?);
             match dial(&place, &hello, &self.secret, false, deadline) {
                 Ok(stream) => return hear(&stream, deadline),
                 Err(error) => failure = Some(error),
@@ -356,6 +362,7 @@ impl Hall {
     fn welcome(&self, hello: &Hello) -> Result<(), Refusal> {
         same_job(hello, &self.job)?;
         same_version(hello)?;
+        same_encryption(hello, self.encrypts)?;
         let (from, to) = (hello.from as usize, hello.to as usize);
         let expected = match hello.purpose {
             Purpose::Link { .. } => from < to,
@@ -422,42 +429,10 @@ fn places(purpose: Purpose, node: &Node) -> Vec<Place> {
     }
 }
 
-/// A listener at the first of these interfaces and ports that is to be had, and where that is.
-fn listen_at_one(interfaces: &[IpAddr], ports: &RangeInclusive<u16>) -> Result<(Listener, SocketAddr)> {
-    let mut failure = None;
-    for port in ports.clone() {
-        for &interface in interfaces {
-            let wanted = SocketAddr::new(interface, port);
-            match Listener::tcp(wanted) {
-                Ok(listener) => {
-                    let at = listener.address().unwrap_or(wanted);
-                    return Ok((listener, at));
-                }
-                Err(cause) => {
-                    let taken = cause.kind() == ErrorKind::AddrInUse;
-                    failure = Some(cause);
-                    // The next one is for hosts on which this one's family is switched off.
-                    if taken {
-                        break;
-                    }
-                }
-            }
-        }
-    }
-    let cause = failure.unwrap_or_else(|| ErrorKind::AddrInUse.into());
-    let (first, last) = (ports.start(), ports.end());
-    if *last == 0 {
-        return Err(Error::system("opening a TCP port", cause));
-    }
-    let ports = if first == last { first.to_string() } else { format!("{first}-{last}") };
-    let text =
-        format!("no free port in KOLO_PORT={ports} ({cause}): it takes one for each rank of this host");
-    Err(Error::new(Kind::System, text))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::Write;
+    use std::net::TcpStream;
 
     use super::*;
 
@@ -469,21 +444,21 @@ mod tests {
     }
 
     fn doors(size: usize) -> (Vec<Arc<Door>>, Vec<Node>) {
-        doors_of(&vec![Arc::default(); size])
+        doors_of(&vec![Arc::default(); size], &vec![false; size])
     }
 
-    /// A door for each rank that stands so.
-    fn doors_of(standings: &[Arc<Standings>]) -> (Vec<Arc<Door>>, Vec<Node>) {
+    /// A door for each rank, which stands so, and encrypts or does not.
+    fn doors_of(standings: &[Arc<Standings>], encrypt: &[bool]) -> (Vec<Arc<Door>>, Vec<Node>) {
         let size = standings.len();
         let secret = Secret::random().unwrap();
         let mut doors: Vec<Door> = (0..size).map(|me| open(me, size, secret.clone())).collect();
-        let card = |(door, standings): (&mut Door, &Arc<Standings>)| {
-            let doorway = Doorway { ports: &(0..=0), interfaces: None };
+        let card = |(door, (standings, &encrypt)): (&mut Door, (&Arc<Standings>, &bool))| {
+            let doorway = Doorway { ports: &(0..=0), interfaces: None, encrypt };
             let (tcp, networks) = door.open_tcp(true, None, doorway).unwrap().into_iter().unzip();
             door.attend(Arc::clone(standings)).unwrap();
             Node { tcp, networks, ..Node::here(door) }
         };
-        let nodes = doors.iter_mut().zip(standings).map(card).collect();
+        let nodes = doors.iter_mut().zip(standings.iter().zip(encrypt)).map(card).collect();
         (doors.into_iter().map(Arc::new).collect(), nodes)
     }
 
@@ -494,24 +469,24 @@ mod tests {
     /// Sends a word through a stream and expects the peer's.
     fn exchange(stream: Stream, word: u8) -> u8 {
         let mut heard = [0];
-        match stream {
-            Stream::Unix(mut stream) => {
-                stream.set_nonblocking(false).unwrap();
-                stream.write_all(&[word]).unwrap();
-                stream.read_exact(&mut heard).unwrap();
-            }
-            Stream::Tcp(mut stream) => {
-                stream.set_nonblocking(false).unwrap();
-                stream.write_all(&[word]).unwrap();
-                stream.read_exact(&mut heard).unwrap();
-            }
-        }
+        let soon = Deadline::after(Some(LONG));
+        stream.write(&[word], &soon).unwrap();
+        stream.read(&mut heard, &soon).unwrap();
         heard[0]
     }
 
     #[test]
     fn all_pairs_meet_by_both_ways_in_ascending_order() {
-        let (doors, nodes) = doors(5);
+        all_pairs_meet(false);
+    }
+
+    #[test]
+    fn all_pairs_meet_with_sealed_connections() {
+        all_pairs_meet(true);
+    }
+
+    fn all_pairs_meet(encrypt: bool) {
+        let (doors, nodes) = doors_of(&[(); 5].map(|()| Arc::default()), &[encrypt; 5]);
         let rank = |me: usize| {
             let (door, nodes) = (Arc::clone(&doors[me]), nodes.clone());
             std::thread::spawn(move || {
@@ -520,6 +495,8 @@ mod tests {
                         let purpose = Purpose::Link { communicator: 1, channel, via };
                         let stream = keep(&door, &nodes, peer, purpose).unwrap();
                         assert_eq!(matches!(stream, Stream::Unix(_)), via == Via::Unix);
+                        let sealed = matches!(stream, Stream::Tcp(Connection::Sealed(_)));
+                        assert_eq!(sealed, encrypt && via == Via::Tcp);
                         assert_eq!(exchange(stream, me as u8), peer as u8);
                     }
                 }
@@ -576,6 +553,22 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_does_not_encrypt_is_refused() {
+        for which in [[true, false], [false, true]] {
+            let (doors, nodes) = doors_of(&[Arc::default(), Arc::default()], &which);
+            let purpose = Purpose::Link { communicator: 1, channel: 0, via: Via::Tcp };
+            let (door, cards) = (Arc::clone(&doors[1]), nodes.clone());
+            let higher = std::thread::spawn(move || keep(&door, &cards, 0, purpose).err().unwrap());
+            let lower = keep(&doors[0], &nodes, 1, purpose).err().unwrap();
+            let (on, off) = if which[0] { (0, 1) } else { (1, 0) };
+            let said = format!("rank {on} has KOLO_ENCRYPT=1, rank {off} has not: set it alike on all ranks");
+            for error in [lower, higher.join().unwrap()] {
+                assert_eq!((error.kind(), error.to_string()), (Kind::Refused, said.clone()));
+            }
+        }
+    }
+
+    #[test]
     fn a_peer_that_has_ended_is_lost_on_either_side() {
         let (mut doors, nodes) = doors(3);
         drop(doors.remove(1));
@@ -605,7 +598,7 @@ mod tests {
         let all: [Arc<Standings>; 3] = Default::default();
         all[2].enter(5).begin(17);
         // Nobody waits at rank 2's door; lower and higher ranks may ask at others.
-        let (doors, nodes) = doors_of(&all);
+        let (doors, nodes) = doors_of(&all, &[true; 3]);
         for (me, peer, begun) in [(0, 2, Some(17)), (2, 0, None), (1, 2, Some(17))] {
             let reports = doors[me].reports(peer, &nodes[peer], LONG).unwrap();
             assert_eq!(reports.first().map(|report| report.begun), begun);

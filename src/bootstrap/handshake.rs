@@ -2,22 +2,27 @@
 //!
 //! | who    | says      | bytes                                                                     |
 //! | ------ | --------- | ------------------------------------------------------------------------- |
-//! | dialer | hello     | magic, version, job, both ranks, size, purpose, nonce                     |
+//! | dialer | hello     | magic, version, job, both ranks, size, purpose, encryption, nonce         |
 //! | waiter | challenge | magic, nonce                                                              |
-//! | dialer | proof     | HMAC-SHA256 over "dialer", hello, challenge                               |
+//! | dialer | proof     | HMAC-SHA256 over "dialer", hello, challenge, share; then the share        |
 //! | waiter | verdict   | HMAC-SHA256 over "waiter", hello, challenge, words; then the words        |
 //!
 //! Both nonces are in both proofs, so an old connection cannot be played again; the labels differ, so
 //! a proof cannot be sent back to who made it. The dialer proves first: a stranger who knocks learns
 //! nothing to guess the secret from. Only with a right proof is anything in the hello believed, and the
 //! waiter's words say why it refuses, under its own proof.
+//!
+//! Where the connection is to be [sealed](super::seal), the proof brings the dialer's share, and where the waiter accepts,
+//! its words are its own. The session holds for this hello and this challenge alone. Both must want it: who has
+//! encryption switched on never talks to who has not.
 
+use super::seal::{Opening, SHARE, Session};
 use super::secret::{Secret, digest};
 use super::wire::{Reader, Writer};
 use crate::error::{Error, Kind};
 
 /// Names this handshake; its last byte changes with it.
-const MAGIC: [u8; 8] = *b"kolo-hi1";
+const MAGIC: [u8; 8] = *b"kolo-hi2";
 pub(super) const HELLO: usize = 128;
 pub(super) const CHALLENGE: usize = 40;
 pub(super) const PROOF: usize = 32;
@@ -65,6 +70,8 @@ pub(super) struct Hello {
     pub(super) to: u32,
     pub(super) size: u32,
     pub(super) purpose: Purpose,
+    /// Whether its connections over a network are to be sealed.
+    pub(super) encrypts: bool,
     pub(super) nonce: [u8; 32],
 }
 
@@ -75,11 +82,12 @@ impl Hello {
         (from, to): (usize, usize),
         size: usize,
         purpose: Purpose,
+        encrypts: bool,
         nonce: [u8; 32],
     ) -> Self {
         let version = VERSION.to_owned();
         let job = digest(job.as_bytes());
-        Self { version, job, from: from as u32, to: to as u32, size: size as u32, purpose, nonce }
+        Self { version, job, from: from as u32, to: to as u32, size: size as u32, purpose, encrypts, nonce }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -94,7 +102,7 @@ impl Hello {
         version[..len].copy_from_slice(&self.version.as_bytes()[..len]);
         let hello = Writer::default().raw(&MAGIC).raw(&version).raw(&self.job);
         let hello = hello.u32(self.from).u32(self.to).u32(self.size);
-        hello.u8(kind).u8(channel).u8(via).u8(0).u64(communicator).raw(&self.nonce).done()
+        hello.u8(kind).u8(channel).u8(via).u8(self.encrypts.into()).u64(communicator).raw(&self.nonce).done()
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
@@ -105,7 +113,7 @@ impl Hello {
         let version = reader.array::<32>()?;
         let job = reader.array()?;
         let (from, to, size) = (reader.u32()?, reader.u32()?, reader.u32()?);
-        let (kind, channel, via, _) = (reader.u8()?, reader.u8()?, reader.u8()?, reader.u8()?);
+        let (kind, channel, via, encrypts) = (reader.u8()?, reader.u8()?, reader.u8()?, reader.u8()?);
         let communicator = reader.u64()?;
         let nonce = reader.array()?;
         reader.end()?;
@@ -117,33 +125,44 @@ impl Hello {
             3 => Purpose::Stage { communicator },
             _ => return None,
         };
+        let encrypts = [false, true].into_iter().find(|&known| u8::from(known) == encrypts)?;
         let version = std::str::from_utf8(&version).ok()?.trim_end_matches('\0').to_owned();
-        Some(Self { version, job, from, to, size, purpose, nonce })
+        Some(Self { version, job, from, to, size, purpose, encrypts, nonce })
     }
 }
 
 /// The dialer's side, once it has said its hello.
 pub(super) struct Dialer<'a> {
     secret: &'a Secret,
+    /// Whether the connection is to be sealed.
+    seals: bool,
     hello: Vec<u8>,
     challenge: Vec<u8>,
+    opening: Option<Opening>,
 }
 
 impl<'a> Dialer<'a> {
-    /// What to say first.
-    pub(super) fn new(hello: &Hello, secret: &'a Secret) -> (Self, Vec<u8>) {
-        let hello = hello.encode();
-        (Self { secret, hello: hello.clone(), challenge: Vec::new() }, hello)
+    /// What to say first, over a `network` or within a host.
+    pub(super) fn new(hello: &Hello, secret: &'a Secret, network: bool) -> (Self, Vec<u8>) {
+        let (seals, hello) = (hello.encrypts && network, hello.encode());
+        let said = hello.clone();
+        (Self { secret, seals, hello, challenge: Vec::new(), opening: None }, said)
     }
 
-    /// The proof that answers a challenge.
-    pub(super) fn answer(&mut self, challenge: &[u8]) -> Result<[u8; PROOF], Error> {
+    /// The proof that answers a challenge, and the share, if there is to be one.
+    pub(super) fn answer(&mut self, challenge: &[u8]) -> Result<Vec<u8>, Error> {
         if challenge.len() != CHALLENGE || challenge[..MAGIC.len()] != MAGIC {
             let text = format!("who answered speaks another protocol than kolo {VERSION}");
             return Err(Error::new(Kind::Refused, text));
         }
         self.challenge = challenge.to_vec();
-        Ok(self.secret.prove("dialer", &[&self.hello, &self.challenge]))
+        let mut share = Vec::new();
+        if self.seals {
+            let (opening, mine) = Opening::new(self.secret, &[&self.hello[..], challenge].concat())?;
+            (self.opening, share) = (Some(opening), mine.to_vec());
+        }
+        let proof = self.secret.prove("dialer", &[&self.hello, &self.challenge, &share]);
+        Ok([&proof[..], &share].concat())
     }
 
     /// How many bytes of words follow the verdict's fixed part.
@@ -155,8 +174,8 @@ impl<'a> Dialer<'a> {
         Ok(len)
     }
 
-    /// Whether the waiter proved itself and accepts.
-    pub(super) fn judge(&self, verdict: &[u8; VERDICT], words: &[u8]) -> Result<(), Error> {
+    /// Whether the waiter proved itself and accepts; and the session, if there is to be one.
+    pub(super) fn judge(self, verdict: &[u8; VERDICT], words: &[u8]) -> Result<Option<Session>, Error> {
         let (proof, rest) = verdict.split_at(PROOF);
         if !self.secret.verify("waiter", &[&self.hello, &self.challenge, rest, words], proof) {
             let text = "the proof of the job's secret failed: give all ranks the same KOLO_SECRET";
@@ -165,15 +184,20 @@ impl<'a> Dialer<'a> {
         if rest[0] != 1 {
             return Err(Error::new(Kind::Refused, printable(words)));
         }
-        Ok(())
+        let Some(opening) = self.opening else { return Ok(None) };
+        let unsealed = || Error::new(Kind::Refused, "who answered does not encrypt as this rank does");
+        opening.finish(words).ok_or_else(unsealed).map(Some)
     }
 }
 
 /// The waiter's side: what has come of a stranger's words so far.
 pub(super) struct Waiter {
     nonce: [u8; 32],
+    /// Whether it waits at a network.
+    network: bool,
     heard: Vec<u8>,
-    challenged: bool,
+    /// How many bytes answer the challenge, once that was said.
+    answer: usize,
 }
 
 /// What follows from what the stranger said.
@@ -182,8 +206,8 @@ pub(super) enum Reply {
     Listen,
     /// Send this and wait.
     Say(Vec<u8>),
-    /// Send this, and the stranger is a rank.
-    Admit(Vec<u8>, Hello),
+    /// Send this, and the stranger is a rank; with a session, what follows is sealed.
+    Admit(Vec<u8>, Hello, Option<Session>),
     /// Send this and hang up.
     Refuse(Vec<u8>, Refusal),
 }
@@ -209,13 +233,13 @@ impl Refusal {
 }
 
 impl Waiter {
-    pub(super) fn new(nonce: [u8; 32]) -> Self {
-        Self { nonce, heard: Vec::new(), challenged: false }
+    pub(super) fn new(nonce: [u8; 32], network: bool) -> Self {
+        Self { nonce, network, heard: Vec::new(), answer: 0 }
     }
 
     /// How many bytes it still needs before it can go on.
     pub(super) fn wants(&self) -> usize {
-        HELLO + if self.challenged { PROOF } else { 0 } - self.heard.len()
+        HELLO + self.answer - self.heard.len()
     }
 
     /// Takes at most [`Waiter::wants`] bytes. `judge` says why a proven hello is not welcome.
@@ -233,36 +257,59 @@ impl Waiter {
         if self.wants() > 0 {
             return Reply::Listen;
         }
-        if !self.challenged {
-            self.challenged = true;
-            return Reply::Say(self.challenge());
-        }
         let challenge = self.challenge();
-        let (hello, proof) = self.heard.split_at(HELLO);
-        if !secret.verify("dialer", &[hello, &challenge], proof) {
-            let claim = Hello::decode(hello).map_or(String::new(), |hello| format!("rank {} ", hello.from));
+        let (hello, answer) = self.heard.split_at(HELLO);
+        let decoded = Hello::decode(hello);
+        if answer.is_empty() {
+            let seals = self.network && decoded.is_some_and(|hello| hello.encrypts);
+            self.answer = PROOF + if seals { SHARE } else { 0 };
+            return Reply::Say(challenge);
+        }
+        let (proof, share) = answer.split_at(PROOF);
+        if !secret.verify("dialer", &[hello, &challenge, share], proof) {
+            let claim = decoded.map_or(String::new(), |hello| format!("rank {} ", hello.from));
             let why = format!("claimed to be {claim}without knowing the job's secret");
             return Reply::Refuse(vec![0; VERDICT], Refusal::stranger(why));
         }
-        let Some(decoded) = Hello::decode(hello) else {
+        let Some(decoded) = decoded else {
             return Reply::Refuse(
                 vec![0; VERDICT],
                 Refusal::stranger("said what this version does not know"),
             );
         };
-        let outcome = judge(&decoded);
-        let words = outcome.as_ref().err().map_or(String::new(), |refusal| printable(refusal.why.as_bytes()));
-        let fixed = Writer::default().u8(outcome.is_ok().into()).text(&words).done();
-        let proof = secret.prove("waiter", &[hello, &challenge, &fixed[..3], &fixed[3..]]);
-        let verdict = Writer::default().raw(&proof).raw(&fixed).done();
-        match outcome {
-            Ok(()) => Reply::Admit(verdict, decoded),
+        let said = [hello, &challenge].concat();
+        let outcome = judge(&decoded).and_then(|()| open(secret, &said, share));
+        let (session, words) = match outcome {
+            Ok(Some((session, share))) => (Ok(Some(session)), share.to_vec()),
+            Ok(None) => (Ok(None), Vec::new()),
+            Err(refusal) => {
+                let words = printable(refusal.why.as_bytes()).into_bytes();
+                (Err(refusal), words)
+            }
+        };
+        let fixed = Writer::default().u8(session.is_ok().into()).u16(words.len() as u16).done();
+        let proof = secret.prove("waiter", &[hello, &challenge, &fixed, &words]);
+        let verdict = Writer::default().raw(&proof).raw(&fixed).raw(&words).done();
+        match session {
+            Ok(session) => Reply::Admit(verdict, decoded, session),
             Err(refusal) => Reply::Refuse(verdict, refusal),
         }
     }
 
     fn challenge(&self) -> Vec<u8> {
         Writer::default().raw(&MAGIC).raw(&self.nonce).done()
+    }
+}
+
+/// The waiter's side of the session that a dialer's share asks for, if there is one.
+fn open(secret: &Secret, said: &[u8], share: &[u8]) -> Result<Option<(Session, [u8; SHARE])>, Refusal> {
+    if share.is_empty() {
+        return Ok(None);
+    }
+    match Opening::answer(secret, said, share) {
+        Ok(Some(answer)) => Ok(Some(answer)),
+        Ok(None) => Err(Refusal::stranger("sent a key that is none")),
+        Err(error) => Err(Refusal::stranger(error.to_string())),
     }
 }
 
@@ -287,6 +334,16 @@ pub(super) fn same_version(hello: &Hello) -> Result<(), Refusal> {
     Err(Refusal::fatal(why))
 }
 
+/// Whether the peer encrypts as this rank does.
+pub(super) fn same_encryption(hello: &Hello, encrypts: bool) -> Result<(), Refusal> {
+    if hello.encrypts == encrypts {
+        return Ok(());
+    }
+    let (on, off) = if encrypts { (hello.to, hello.from) } else { (hello.from, hello.to) };
+    let why = format!("rank {on} has KOLO_ENCRYPT=1, rank {off} has not: set it alike on all ranks");
+    Err(Refusal::fatal(why))
+}
+
 /// A peer's words, fit for one line of a terminal.
 pub(super) fn printable(words: &[u8]) -> String {
     words.iter().map(|&byte| char::from(byte)).filter(|c| matches!(c, ' '..='~')).take(WORDS).collect()
@@ -300,49 +357,92 @@ mod tests {
 
     fn hello() -> Hello {
         let purpose = Purpose::Link { communicator: 5, channel: 2, via: Via::Tcp };
-        Hello::new("job", (1, 3), 4, purpose, [9; 32])
+        Hello::new("job", (1, 3), 4, purpose, false, [9; 32])
+    }
+
+    fn encrypting() -> Hello {
+        Hello { encrypts: true, ..hello() }
     }
 
     fn secret() -> Secret {
         Secret::new(b"known to the ranks of this job").unwrap()
     }
 
-    /// Both sides, up to what the dialer makes of the verdict.
+    /// Both sides over a network, up to what the dialer makes of the verdict; the sessions of both, where there are any.
     fn talk(
         hello: &Hello,
         dialer: &Secret,
         waiter: &Secret,
         judge: Result<(), Refusal>,
-    ) -> Result<(), Error> {
-        let mut waiting = Waiter::new(NONCE);
-        let (mut dialing, said) = Dialer::new(hello, dialer);
+    ) -> Result<[Option<Session>; 2], Error> {
+        let mut waiting = Waiter::new(NONCE, true);
+        let (mut dialing, said) = Dialer::new(hello, dialer, true);
         let Reply::Say(challenge) = waiting.hear(&said, waiter, &mut |_| judge.clone()) else {
             panic!("no challenge")
         };
         let proof = dialing.answer(&challenge)?;
-        let verdict = match waiting.hear(&proof, waiter, &mut |_| judge.clone()) {
-            Reply::Admit(verdict, admitted) => {
+        let (verdict, session) = match waiting.hear(&proof, waiter, &mut |_| judge.clone()) {
+            Reply::Admit(verdict, admitted, session) => {
                 assert_eq!(&admitted, hello);
-                verdict
+                (verdict, session)
             }
-            Reply::Refuse(verdict, _) => verdict,
+            Reply::Refuse(verdict, _) => (verdict, None),
             Reply::Say(_) | Reply::Listen => panic!("no verdict"),
         };
         let (fixed, words) = verdict.split_at(VERDICT);
         let fixed = fixed.try_into().unwrap();
         assert_eq!(Dialer::words(fixed).unwrap(), words.len());
-        dialing.judge(fixed, words)
+        Ok([dialing.judge(fixed, words)?, session])
     }
 
     #[test]
     fn who_knows_the_secret_comes_in() {
-        talk(&hello(), &secret(), &secret(), Ok(())).unwrap();
+        assert!(talk(&hello(), &secret(), &secret(), Ok(())).unwrap().iter().all(Option::is_none));
+        assert!(talk(&encrypting(), &secret(), &secret(), Ok(())).unwrap().iter().all(Option::is_some));
         assert_eq!(hello().encode().len(), HELLO);
     }
 
     #[test]
+    fn within_a_host_nothing_is_sealed() {
+        let secret = secret();
+        let (mut dialer, said) = Dialer::new(&encrypting(), &secret, false);
+        let mut waiter = Waiter::new(NONCE, false);
+        let Reply::Say(challenge) = waiter.hear(&said, &secret, &mut |_| Ok(())) else {
+            panic!("no challenge")
+        };
+        let proof = dialer.answer(&challenge).unwrap();
+        assert_eq!((proof.len(), waiter.wants()), (PROOF, PROOF));
+        let reply = waiter.hear(&proof, &secret, &mut |hello| same_encryption(hello, true));
+        assert!(matches!(reply, Reply::Admit(_, _, None)));
+    }
+
+    #[test]
+    fn who_encrypts_and_who_does_not_refuse_each_other() {
+        for (hello, waiter, on, off) in [(encrypting(), false, 1, 3), (hello(), true, 3, 1)] {
+            let refusal = same_encryption(&hello, waiter);
+            assert!(refusal.as_ref().is_err_and(|refusal| refusal.fatal));
+            let error = talk(&hello, &secret(), &secret(), refusal).err().unwrap();
+            let said = format!("rank {on} has KOLO_ENCRYPT=1, rank {off} has not: set it alike on all ranks");
+            assert_eq!(error.to_string(), said);
+        }
+    }
+
+    #[test]
+    fn an_accepting_waiter_that_does_not_encrypt_is_not_believed() {
+        let secret = secret();
+        let (mut dialer, _) = Dialer::new(&encrypting(), &secret, true);
+        let challenge = Waiter::new(NONCE, true).challenge();
+        dialer.answer(&challenge).unwrap();
+        let fixed = [1, 0, 0];
+        let proof = secret.prove("waiter", &[&encrypting().encode(), &challenge, &fixed, &[]]);
+        let verdict: Vec<u8> = proof.into_iter().chain(fixed).collect();
+        let error = dialer.judge(verdict[..].try_into().unwrap(), &[]).err().unwrap();
+        assert!(error.to_string().contains("does not encrypt"), "{error}");
+    }
+
+    #[test]
     fn neither_side_believes_another_secret() {
-        let error = talk(&hello(), &Secret::random().unwrap(), &secret(), Ok(())).unwrap_err();
+        let error = talk(&hello(), &Secret::random().unwrap(), &secret(), Ok(())).err().unwrap();
         assert_eq!(error.kind(), Kind::Refused);
         assert!(error.to_string().contains("KOLO_SECRET"), "{error}");
     }
@@ -350,46 +450,81 @@ mod tests {
     #[test]
     fn a_refusal_and_another_version_are_said_in_words() {
         let error = talk(&hello(), &secret(), &secret(), Err(Refusal::stranger("rank 1 is here already")))
-            .unwrap_err();
+            .err()
+            .unwrap();
         assert_eq!(error.to_string(), "rank 1 is here already");
         let other = Hello { version: "9.8.7".into(), ..hello() };
-        let error = talk(&other, &secret(), &secret(), same_version(&other)).unwrap_err().to_string();
+        let error = talk(&other, &secret(), &secret(), same_version(&other)).err().unwrap().to_string();
         assert!(error.contains("9.8.7") && error.contains(VERSION), "{error}");
     }
 
     #[test]
     fn a_proof_cannot_be_replayed_nor_reflected() {
-        let secret = Secret::none();
-        let (mut dialer, said) = Dialer::new(&hello(), &secret);
-        let proof = dialer.answer(&Waiter::new(NONCE).challenge()).unwrap();
-        // Replayed to a waiter with another nonce.
-        let mut waiter = Waiter::new([8; 32]);
-        waiter.hear(&said, &Secret::none(), &mut |_| Ok(()));
-        assert!(matches!(waiter.hear(&proof, &Secret::none(), &mut |_| Ok(())), Reply::Refuse(..)));
-        // Reflected to the dialer as if it were the verdict's proof.
-        let mut verdict = [0; VERDICT];
-        verdict[..PROOF].copy_from_slice(&proof);
-        verdict[PROOF] = 1;
-        assert!(dialer.judge(&verdict, &[]).is_err());
+        for hello in [hello(), encrypting()] {
+            let secret = secret();
+            let (mut dialer, said) = Dialer::new(&hello, &secret, true);
+            let proof = dialer.answer(&Waiter::new(NONCE, true).challenge()).unwrap();
+            // Replayed to a waiter with another nonce.
+            let mut waiter = Waiter::new([8; 32], true);
+            waiter.hear(&said, &secret, &mut |_| Ok(()));
+            assert!(matches!(waiter.hear(&proof, &secret, &mut |_| Ok(())), Reply::Refuse(..)));
+            // Reflected to the dialer as if it were the verdict, its share included.
+            let (proof, share) = proof.split_at(PROOF);
+            let mut verdict = [0; VERDICT];
+            verdict[..PROOF].copy_from_slice(proof);
+            (verdict[PROOF], verdict[PROOF + 1]) = (1, share.len() as u8);
+            assert!(dialer.judge(&verdict, share).is_err());
+        }
+    }
+
+    #[test]
+    fn an_old_verdict_is_nothing_to_a_new_dialer() {
+        let secret = secret();
+        let verdict_of = |hello: &Hello, challenge: &Waiter| {
+            let mut waiter = Waiter::new(challenge.nonce, true);
+            let (mut dialer, said) = Dialer::new(hello, &secret, true);
+            waiter.hear(&said, &secret, &mut |_| Ok(()));
+            let proof = dialer.answer(&waiter.challenge()).unwrap();
+            match waiter.hear(&proof, &secret, &mut |_| Ok(())) {
+                Reply::Admit(verdict, ..) => (dialer, verdict),
+                _ => panic!("not admitted"),
+            }
+        };
+        let waiter = Waiter::new(NONCE, true);
+        let (_, old) = verdict_of(&encrypting(), &waiter);
+        let (fixed, words) = old.split_at(VERDICT);
+        // Even where all but the shares is the same, which are drawn anew.
+        let (dialer, _) = verdict_of(&encrypting(), &waiter);
+        assert!(dialer.judge(fixed.try_into().unwrap(), words).is_err());
+        let (dialer, _) = verdict_of(&Hello { nonce: [10; 32], ..encrypting() }, &waiter);
+        assert!(dialer.judge(fixed.try_into().unwrap(), words).is_err());
     }
 
     #[test]
     fn a_changed_bit_anywhere_is_refused() {
-        let secret = Secret::none();
-        for bit in 0..(HELLO + PROOF) * 8 {
-            let mut waiter = Waiter::new(NONCE);
-            let (mut dialer, said) = Dialer::new(&hello(), &secret);
-            let mut words = said;
-            words.extend(dialer.answer(&waiter.challenge()).unwrap());
-            words[bit / 8] ^= 1 << (bit % 8);
-            let mut refused = false;
-            for part in [&words[..HELLO], &words[HELLO..]] {
-                refused |= matches!(waiter.hear(part, &Secret::none(), &mut |_| Ok(())), Reply::Refuse(..));
-                if refused {
-                    break;
-                }
+        for hello in [hello(), encrypting()] {
+            let len = HELLO + PROOF + if hello.encrypts { SHARE } else { 0 };
+            for bit in 0..len * 8 {
+                let secret = secret();
+                let mut waiter = Waiter::new(NONCE, true);
+                let (mut dialer, said) = Dialer::new(&hello, &secret, true);
+                let mut words = said;
+                words.extend(dialer.answer(&waiter.challenge()).unwrap());
+                assert_eq!(words.len(), len);
+                words[bit / 8] ^= 1 << (bit % 8);
+                let mut rest = &words[..];
+                let refused = loop {
+                    // One bit tells whether a share comes: then it waits for more than there is, or takes less.
+                    let Some((part, later)) = rest.split_at_checked(waiter.wants()) else { break true };
+                    rest = later;
+                    match waiter.hear(part, &secret, &mut |_| Ok(())) {
+                        Reply::Refuse(..) => break true,
+                        Reply::Admit(..) => break false,
+                        Reply::Say(_) | Reply::Listen => {}
+                    }
+                };
+                assert!(refused, "bit {bit}");
             }
-            assert!(refused, "bit {bit}");
         }
     }
 
@@ -401,7 +536,7 @@ mod tests {
         }
         assert!(Hello::decode(&[0; HELLO]).is_none());
         assert!(matches!(
-            Waiter::new(NONCE).hear(b"GET / HTTP/1.1", &Secret::none(), &mut |_| Ok(())),
+            Waiter::new(NONCE, true).hear(b"GET / HTTP/1.1", &Secret::none(), &mut |_| Ok(())),
             Reply::Refuse(..)
         ));
     }

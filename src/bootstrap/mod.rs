@@ -14,6 +14,7 @@
 //! The rest is built on their all-gather: [`Secret::agree`], then each rank opens its [`Door`], then
 //! [`Roster::gather`] tells everybody where every other rank lives and where its door is.
 
+mod carrier;
 mod dial;
 mod door;
 mod handshake;
@@ -26,6 +27,7 @@ mod pmix;
 mod rails;
 mod reception;
 mod roster;
+mod seal;
 mod secret;
 mod star;
 mod stream;
@@ -33,11 +35,13 @@ mod wire;
 
 use std::net::IpAddr;
 
+pub use carrier::{Carrier, Connection};
 pub use door::Door;
 pub use interfaces::Interfaces;
 pub use local::Local;
 pub use node::{Node, find_host};
 pub use roster::{Doorway, Roster, Tcp};
+pub use seal::{Opening, SHARE, Sealed, Session};
 pub use secret::Secret;
 pub(crate) use secret::{digest, hex, random};
 
@@ -104,10 +108,10 @@ impl Bootstrap for Alone {
 }
 
 fn star(config: &Config, rendezvous: &Rendezvous, deadline: Deadline) -> Result<Box<dyn Bootstrap>> {
-    let &Config { rank, size, ref job, ref secret, .. } = config;
+    let &Config { rank, size, ref job, ref secret, ref links, .. } = config;
     let place = meeting_place(&rendezvous.place, secret.as_ref())?;
     let secret = secret.clone().unwrap_or_else(Secret::none);
-    let party = Party { rank, size, job, secret: &secret, deadline };
+    let party = Party { rank, size, job, secret: &secret, encrypt: links.encrypt, deadline };
     if rank == 0 {
         let listener = listen(&place, rendezvous.listener)?;
         return Ok(Box::new(Hub::open(listener, &party)?));

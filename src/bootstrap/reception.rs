@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use super::handshake::{HELLO, Hello, Refusal, Reply, Waiter};
+use super::seal::Session;
 use super::secret::{Secret, random};
 use super::stream::{Listener, Stream, Trouble, wait};
 use crate::error::{Error, Result};
@@ -108,7 +109,7 @@ impl Reception {
                     }
                     Err(cause) => return Err(Error::system("accepting a connection", cause)),
                 };
-                let waiter = Waiter::new(random()?);
+                let waiter = Waiter::new(random()?, stream.over_network());
                 self.strangers.push(Stranger { stream, since: Instant::now(), waiter });
             }
         }
@@ -134,7 +135,9 @@ impl Reception {
         for mut stranger in std::mem::take(&mut self.strangers) {
             match stranger.hear(secret, judge) {
                 Heard::Undecided => self.strangers.push(stranger),
-                Heard::Rank(hello) => guests.push(Guest { stream: stranger.stream, hello }),
+                Heard::Rank(hello, session) => {
+                    guests.push(Guest { stream: stranger.stream.sealed(session), hello });
+                }
                 Heard::Nobody(None) => {}
                 Heard::Nobody(Some(Refusal { why, fatal: true })) => odds = Some(why),
                 Heard::Nobody(Some(Refusal { why, fatal: false })) => {
@@ -173,7 +176,7 @@ impl Reception {
 
 enum Heard {
     Undecided,
-    Rank(Hello),
+    Rank(Hello, Option<Session>),
     /// Not welcome; a mere look at the door leaves no note.
     Nobody(Option<Refusal>),
 }
@@ -191,7 +194,7 @@ impl Stranger {
             let (words, outcome) = match self.waiter.hear(&buffer[..count], secret, judge) {
                 Reply::Listen => continue,
                 Reply::Say(words) => (words, Heard::Undecided),
-                Reply::Admit(words, hello) => (words, Heard::Rank(hello)),
+                Reply::Admit(words, hello, session) => (words, Heard::Rank(hello, session)),
                 Reply::Refuse(words, why) => (words, Heard::Nobody(Some(why))),
             };
             // These few bytes always fit into a fresh socket's buffer.

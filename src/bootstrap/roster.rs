@@ -26,6 +26,8 @@ pub struct Doorway<'a> {
     pub ports: &'a RangeInclusive<u16>,
     /// The interfaces at which it may be reached; nothing stands for all.
     pub interfaces: Option<&'a Interfaces>,
+    /// Whether all that goes through it is encrypted.
+    pub encrypt: bool,
 }
 
 /// When ranks open TCP doors; alike on all ranks.

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::Bootstrap;
 use super::dial::{dial, within};
-use super::handshake::{Hello, Purpose, Refusal, WORDS, printable, same_job, same_version};
+use super::handshake::{Hello, Purpose, Refusal, WORDS, printable, same_encryption, same_job, same_version};
 use super::reception::{News, Reception};
 use super::secret::{Secret, random};
 use super::stream::{Listener, Stream, Trouble, wait};
@@ -33,6 +33,7 @@ pub(super) struct Party<'a> {
     pub(super) size: usize,
     pub(super) job: &'a str,
     pub(super) secret: &'a Secret,
+    pub(super) encrypt: bool,
     pub(super) deadline: Deadline,
 }
 
@@ -159,8 +160,8 @@ impl Bootstrap for Hub {
 impl Spoke {
     /// Goes to where rank 0 listens, or will.
     pub(super) fn open(place: &Place, party: &Party<'_>) -> Result<Self> {
-        let &Party { rank, size, job, secret, deadline } = party;
-        let hello = Hello::new(job, (rank, 0), size, Purpose::Rendezvous, random()?);
+        let &Party { rank, size, job, secret, encrypt, deadline } = party;
+        let hello = Hello::new(job, (rank, 0), size, Purpose::Rendezvous, encrypt, random()?);
         let hub = dial(place, &hello, secret, true, &deadline)?;
         Ok(Self { rank, size, hub, deadline })
     }
@@ -235,7 +236,7 @@ impl Bootstrap for Spoke {
 
     fn address(&self) -> Option<IpAddr> {
         match &self.hub {
-            Stream::Tcp(stream) => stream.local_addr().ok().map(|address| address.ip()),
+            Stream::Tcp(stream) => stream.socket().local_addr().ok().map(|address| address.ip()),
             Stream::Unix(_) => None,
         }
     }
@@ -276,6 +277,7 @@ fn welcome(hello: &Hello, party: &Party<'_>, taken: &mut [bool]) -> Result<(), R
     let (from, size) = (hello.from, party.size);
     same_job(hello, party.job)?;
     same_version(hello)?;
+    same_encryption(hello, party.encrypt)?;
     if hello.purpose != Purpose::Rendezvous || hello.to != 0 {
         return Err(Refusal::stranger(format!("rank {from} came to the rendezvous for something else")));
     }

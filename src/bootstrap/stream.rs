@@ -1,7 +1,8 @@
 //! Sockets that never block for longer than a deadline allows.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
@@ -9,10 +10,11 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
-    listen, recv, send, socket_with,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
 };
 
+use super::carrier::{Carrier, Connection};
+use super::seal::{Sealed, Session};
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
 use crate::sys::socket;
@@ -23,7 +25,7 @@ const BACKLOG: i32 = 4096;
 /// A connection to a rank, or to somebody who says so.
 pub(super) enum Stream {
     Unix(UnixStream),
-    Tcp(TcpStream),
+    Tcp(Connection),
 }
 
 /// Why bytes did not go through.
@@ -41,6 +43,9 @@ impl From<Errno> for Trouble {
     fn from(errno: Errno) -> Self {
         match errno {
             Errno::CONNRESET | Errno::PIPE => Self::Closed,
+            Errno::BADMSG => {
+                Self::Os(io::Error::other("what came was changed on its way, or is not encrypted"))
+            }
             errno => Self::Os(errno.into()),
         }
     }
@@ -56,12 +61,34 @@ impl AsFd for Stream {
 }
 
 impl Stream {
+    /// Whether it leads over a network, loopback's included.
+    pub(super) fn over_network(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
+    /// The same, sealed if there is a session; only one over a network has any.
+    pub(super) fn sealed(self, session: Option<Session>) -> Self {
+        match (self, session) {
+            (Self::Tcp(Connection::Plain(stream)), Some(session)) => {
+                Self::Tcp(Sealed::new(stream, session).into())
+            }
+            (stream, _) => stream,
+        }
+    }
+
+    fn carrier(&self) -> &dyn Carrier {
+        match self {
+            Self::Unix(stream) => stream,
+            Self::Tcp(connection) => connection.carrier(),
+        }
+    }
+
     /// Reads what is there; `None` while nothing is.
     pub(super) fn try_read(&self, into: &mut [u8]) -> Result<Option<usize>, Trouble> {
         loop {
-            return match recv(self, &mut *into, RecvFlags::DONTWAIT) {
-                Ok((0, _)) if !into.is_empty() => Err(Trouble::Closed),
-                Ok((count, _)) => Ok(Some(count)),
+            return match self.carrier().read(&mut [IoSliceMut::new(into)]) {
+                Ok(0) if !into.is_empty() => Err(Trouble::Closed),
+                Ok(count) => Ok(Some(count)),
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => Ok(None),
                 Err(errno) => Err(errno.into()),
@@ -72,7 +99,7 @@ impl Stream {
     /// Writes what fits; 0 while nothing does.
     pub(super) fn try_write(&self, bytes: &[u8]) -> Result<usize, Trouble> {
         loop {
-            return match send(self, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            return match self.carrier().write(&[IoSlice::new(bytes)]) {
                 Ok(count) => Ok(count),
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => Ok(0),
@@ -100,7 +127,12 @@ impl Stream {
                 count => bytes = &bytes[count..],
             }
         }
-        Ok(())
+        loop {
+            match self.carrier().flush() {
+                Err(Errno::AGAIN) => wait(&mut [PollFd::new(self, PollFlags::OUT)], deadline.left())?,
+                flushed => return Ok(flushed?),
+            }
+        }
     }
 }
 
@@ -150,6 +182,42 @@ impl Listener {
         Ok(Self::Tcp(listener))
     }
 
+    /// A listener at the first of these interfaces and ports that is to be had, and where that is.
+    pub(super) fn tcp_at_one(
+        interfaces: &[IpAddr],
+        ports: &RangeInclusive<u16>,
+    ) -> Result<(Self, SocketAddr)> {
+        let mut failure = None;
+        for port in ports.clone() {
+            for &interface in interfaces {
+                let wanted = SocketAddr::new(interface, port);
+                match Self::tcp(wanted) {
+                    Ok(listener) => {
+                        let at = listener.address().unwrap_or(wanted);
+                        return Ok((listener, at));
+                    }
+                    Err(cause) => {
+                        let taken = cause.kind() == io::ErrorKind::AddrInUse;
+                        failure = Some(cause);
+                        // The next one is for hosts on which this one's family is switched off.
+                        if taken {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        let cause = failure.unwrap_or_else(|| io::ErrorKind::AddrInUse.into());
+        let (first, last) = (ports.start(), ports.end());
+        if *last == 0 {
+            return Err(Error::system("opening a TCP port", cause));
+        }
+        let ports = if first == last { first.to_string() } else { format!("{first}-{last}") };
+        let text =
+            format!("no free port in KOLO_PORT={ports} ({cause}): it takes one for each rank of this host");
+        Err(Error::new(Kind::System, text))
+    }
+
     /// Where a TCP listener listens.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         match self {
@@ -170,7 +238,7 @@ impl Listener {
             Self::Tcp(_) => {
                 let stream = TcpStream::from(socket);
                 stream.set_nodelay(true)?;
-                Some(Stream::Tcp(stream))
+                Some(Stream::Tcp(stream.into()))
             }
         })
     }
@@ -221,5 +289,5 @@ pub(super) fn dial_tcp(address: SocketAddr, allowed: Duration) -> Result<Dialed>
     };
     let prepared = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
     prepared.map_err(|cause| Error::system(format!("preparing a connection to {address}"), cause))?;
-    Ok(Dialed::Open(Stream::Tcp(stream)))
+    Ok(Dialed::Open(Stream::Tcp(stream.into())))
 }

@@ -71,7 +71,11 @@ impl Context {
         let secret = Secret::agree(bootstrap, config.secret.as_ref())?;
         let mut door = Door::open(&config.job, me, size, secret)?;
         let tcp = transport::tcp_doors(&transports);
-        let doorway = Doorway { ports: &config.ports, interfaces: config.interfaces.as_ref() };
+        let doorway = Doorway {
+            ports: &config.ports,
+            interfaces: config.interfaces.as_ref(),
+            encrypt: config.links.encrypt,
+        };
         // One transport has something to say.
         let offer =
             |doors: &[SocketAddr]| transports.iter().map(|transport| transport.offer(doors)).collect();
@@ -358,7 +362,8 @@ fn shares_memory(roster: &Roster, transports: &[Box<dyn Transport>]) -> bool {
     })
 }
 
-/// What a rank's environment says must not differ from what the others' says: plans are chosen by it.
+/// What a rank's environment says must not differ from what the others' says: plans are chosen by it, and who encrypts
+/// reads nothing of who does not.
 fn compare_settings(bootstrap: &mut dyn Bootstrap, config: &Config) -> Result<()> {
     let transports = config.transports.as_ref().map_or("all".into(), |names| names.join(","));
     let algorithms = config.algorithms.iter().map(|(kind, name)| match kind {
@@ -367,8 +372,9 @@ fn compare_settings(bootstrap: &mut dyn Bootstrap, config: &Config) -> Result<()
     });
     let algorithms = algorithms.collect::<Vec<_>>().join(",");
     let mine = format!(
-        "KOLO_TRANSPORT={transports} KOLO_ALGORITHM={algorithms} KOLO_DETERMINISTIC={}",
-        u8::from(config.deterministic)
+        "KOLO_TRANSPORT={transports} KOLO_ALGORITHM={algorithms} KOLO_DETERMINISTIC={} KOLO_ENCRYPT={}",
+        u8::from(config.deterministic),
+        u8::from(config.links.encrypt)
     );
     let all = bootstrap.all_gather(mine.as_bytes())?;
     match all.iter().position(|theirs| theirs != mine.as_bytes()) {
@@ -397,7 +403,7 @@ impl Communicator {
     /// The same, as a configuration says.
     pub fn join(config: &Config) -> Result<Self> {
         let mut bootstrap = bootstrap::join(config, Deadline::after(config.deadline))?;
-        let transports = transport::choose(config.transports.as_deref(), None, &config.fabric)?;
+        let transports = transport::choose(config.transports.as_deref(), None, &config.links)?;
         Self::over(&mut *bootstrap, config, transports).map_err(|error| error.at(config.rank))
     }
 
@@ -413,7 +419,7 @@ impl Communicator {
         }
         let hub = Hub::new();
         let join = |mut bootstrap: bootstrap::Local| {
-            let transports = transport::choose(config.transports.as_deref(), Some(&hub), &config.fabric)?;
+            let transports = transport::choose(config.transports.as_deref(), Some(&hub), &config.links)?;
             Self::over(&mut bootstrap, config, transports)
         };
         // Ranks meet at once, so each needs a thread of its own.

@@ -236,14 +236,14 @@ pub trait Transport: Send + Sync {
 }
 
 /// Every transport, the preferred first. A `hub` is what ranks have that are threads of one process.
-pub fn all(hub: Option<&Arc<Hub>>, fabric: &config::Fabric) -> Vec<Box<dyn Transport>> {
-    known(hub, fabric, false)
+pub fn all(hub: Option<&Arc<Hub>>, links: &config::Links) -> Vec<Box<dyn Transport>> {
+    known(hub, links, false)
 }
 
 /// Every transport; those that serve only where they are named may be `named`.
-fn known(hub: Option<&Arc<Hub>>, fabric: &config::Fabric, named: bool) -> Vec<Box<dyn Transport>> {
-    let fabric = Fabric::new(fabric.clone(), named);
-    vec![Box::new(Local::new(hub.cloned())), Box::new(Shm), Box::new(fabric), Box::new(tcp::Tcp)]
+fn known(hub: Option<&Arc<Hub>>, links: &config::Links, named: bool) -> Vec<Box<dyn Transport>> {
+    let (fabric, tcp) = (Fabric::new(links.clone(), named), tcp::Tcp { encrypt: links.encrypt });
+    vec![Box::new(Local::new(hub.cloned())), Box::new(Shm), Box::new(fabric), Box::new(tcp)]
 }
 
 /// When TCP doors must be open for these transports: the first one serves wherever it reaches, so doors that
@@ -259,14 +259,14 @@ pub fn tcp_doors(transports: &[Box<dyn Transport>]) -> Tcp {
 pub fn choose(
     names: Option<&[String]>,
     hub: Option<&Arc<Hub>>,
-    fabric: &config::Fabric,
+    links: &config::Links,
 ) -> Result<Vec<Box<dyn Transport>>> {
-    let Some(names) = names else { return Ok(all(hub, fabric)) };
-    let mut left = known(hub, fabric, true);
+    let Some(names) = names else { return Ok(all(hub, links)) };
+    let mut left = known(hub, links, true);
     let take = |name: &String| match left.iter().position(|transport| transport.name() == name) {
         Some(at) => Ok(left.remove(at)),
         None => {
-            let known: Vec<_> = all(hub, fabric).iter().map(|transport| transport.name()).collect();
+            let known: Vec<_> = all(hub, links).iter().map(|transport| transport.name()).collect();
             let known = known.join(", ");
             Err(Error::usage(format!("unknown transport `{name}`, or named twice; known are {known}")))
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use kolo::bootstrap::{Opening, SHARE, Sealed, Secret, Session};
 use kolo::config;
 use kolo::health::Deadline;
 use kolo::memory::Bell;
@@ -83,6 +84,39 @@ impl Joins for Tcp {
     }
 }
 
+/// The same, encrypted.
+pub(crate) struct SealedTcp;
+
+impl Kind for SealedTcp {
+    fn pair() -> [End; 2] {
+        join_both::<Self>()
+    }
+}
+
+impl Joins for SealedTcp {
+    fn join(stream: UnixStream, lower: bool) -> End {
+        let mut stream = connect(stream, lower);
+        let session = session(&mut stream, lower);
+        End::new(tcp::link_over(Sealed::new(stream, session), None).unwrap(), Bell::new().unwrap())
+    }
+}
+
+/// What both ends of a connection agree on, without a handshake around it.
+pub(crate) fn session(stream: &mut TcpStream, lower: bool) -> Session {
+    let secret = Secret::new(b"known to both ends alone").unwrap();
+    let mut theirs = [0; SHARE];
+    if lower {
+        let (opening, share) = Opening::new(&secret, b"links").unwrap();
+        stream.write_all(&share).unwrap();
+        stream.read_exact(&mut theirs).unwrap();
+        return opening.finish(&theirs).unwrap();
+    }
+    stream.read_exact(&mut theirs).unwrap();
+    let (session, share) = Opening::answer(&secret, b"links", &theirs).unwrap().unwrap();
+    stream.write_all(&share).unwrap();
+    session
+}
+
 /// A TCP connection to who is at the other end of a stream.
 fn connect(mut stream: UnixStream, lower: bool) -> TcpStream {
     if lower {
@@ -126,7 +160,7 @@ impl<P: Provider> Fabric<P> {
         let (bell, deadline) = (Bell::new().unwrap(), Deadline::after(Some(Duration::from_secs(20))));
         let stream = match P::NAME {
             "shm" => fabric::Stream::Unix(stream),
-            _ => fabric::Stream::Tcp(connect(stream, lower)),
+            _ => fabric::Stream::Tcp(connect(stream, lower).into()),
         };
         End::new(fabric::link_over(endpoint, stream, &bell, deadline).unwrap(), bell)
     }

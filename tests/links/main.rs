@@ -8,7 +8,7 @@ mod kinds;
 mod processes;
 mod stream;
 
-use kinds::{Fabric, Kind, Local, OfShm, OfTcp, Shm, Tcp};
+use kinds::{Fabric, Kind, Local, OfShm, OfTcp, SealedTcp, Shm, Tcp};
 
 /// The whole suite for one kind, in a module of its own.
 macro_rules! suite {
@@ -57,29 +57,37 @@ suite!(local, Local);
 suite!(shm, Shm);
 suite!(fabric_tcp, Fabric<OfTcp>);
 suite!(fabric_shm, Fabric<OfShm>);
-// A socket's buffers add to its credit, and it reads what is lent when it likes: see `stream`.
-suite!(
-    tcp,
-    Tcp,
-    [
-        messages_keep_their_order,
-        every_size_crosses,
-        asking_again_gives_the_same_place,
-        a_message_stays_until_it_is_released,
-        a_received_message_may_be_written,
-        both_directions_at_once,
-        answers_go_back,
-        credit_is_never_lost,
-        tags_come_with_their_messages,
-        too_long_a_message_is_refused,
-        what_was_not_reserved_is_not_sent,
-        failure_is_news_after_the_last_message,
-        leaving_is_news_after_the_last_message,
-        a_failed_peer_gives_no_more_credit,
-        nobody_sleeps_through_a_message,
-        random_messages_between_threads,
-    ]
-);
+/// The suite for a kind over a stream: a socket's buffers add to its credit, and it reads what is lent when it likes; see
+/// `stream`.
+macro_rules! stream_suite {
+    ($name:ident, $kind:ty) => {
+        suite!(
+            $name,
+            $kind,
+            [
+                messages_keep_their_order,
+                every_size_crosses,
+                asking_again_gives_the_same_place,
+                a_message_stays_until_it_is_released,
+                a_received_message_may_be_written,
+                both_directions_at_once,
+                answers_go_back,
+                credit_is_never_lost,
+                tags_come_with_their_messages,
+                too_long_a_message_is_refused,
+                what_was_not_reserved_is_not_sent,
+                failure_is_news_after_the_last_message,
+                leaving_is_news_after_the_last_message,
+                a_failed_peer_gives_no_more_credit,
+                nobody_sleeps_through_a_message,
+                random_messages_between_threads,
+            ]
+        );
+    };
+}
+
+stream_suite!(tcp, Tcp);
+stream_suite!(sealed_tcp, SealedTcp);
 
 /// The part of the suite that needs two processes.
 macro_rules! between_processes {
@@ -122,4 +130,10 @@ macro_rules! between_processes {
     };
 }
 
-between_processes!(shm: Shm, tcp: Tcp, fabric_tcp: Fabric<OfTcp>, fabric_shm: Fabric<OfShm>);
+between_processes!(
+    shm: Shm,
+    tcp: Tcp,
+    sealed_tcp: SealedTcp,
+    fabric_tcp: Fabric<OfTcp>,
+    fabric_shm: Fabric<OfShm>
+);

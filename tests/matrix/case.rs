@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kolo::algorithm::{self, choose::Needs};
-use kolo::config::{Config, Fabric};
+use kolo::config::{Config, Links};
 use kolo::engine::{Counts, Extents, Shape};
 use kolo::plan::Layout;
 use kolo::topology::Topology;
@@ -186,7 +186,7 @@ pub(crate) fn config(transport: &str) -> Config {
 
 fn named(transport: &str) -> Box<dyn Transport> {
     let hub: Arc<Hub> = Hub::new();
-    transport::choose(Some(&[transport.into()]), Some(&hub), &Fabric::default())
+    transport::choose(Some(&[transport.into()]), Some(&hub), &Links::default())
         .expect("a known transport")
         .remove(0)
 }

@@ -55,8 +55,8 @@ pub(crate) fn parse_ranks(text: &str) -> Result<usize, String> {
 pub(crate) fn check_transport(names: Option<&str>) -> Result<()> {
     let Some(names) = names else { return Ok(()) };
     let names: Vec<String> = names.split(',').map(str::to_owned).collect();
-    let fabric = Config::from_env().map(|config| config.fabric).unwrap_or_default();
-    let chosen = kolo::transport::choose(Some(&names), None, &fabric).context("--transport")?;
+    let links = Config::from_env().map(|config| config.links).unwrap_or_default();
+    let chosen = kolo::transport::choose(Some(&names), None, &links).context("--transport")?;
     let reasons: Vec<String> = chosen.iter().map_while(|transport| transport.available().err()).collect();
     match chosen.len() == reasons.len() {
         true => Err(anyhow!("--transport {}: {}", names.join(","), reasons.join("; "))),

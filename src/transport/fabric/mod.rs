@@ -25,6 +25,7 @@ mod operation;
 mod outgoing;
 mod peer;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 pub use endpoint::Endpoint;
@@ -72,6 +73,8 @@ const DEVICES: [&str; 3] = ["/sys/class/infiniband", "/sys/class/cxi", "/sys/cla
 #[derive(Debug, Default)]
 pub struct Fabric {
     settings: config::Fabric,
+    /// Whether nothing may cross a network that is not encrypted, as libfabric's data is not.
+    encrypt: bool,
     /// Whether it was asked for by its name.
     named: bool,
     opened: OnceLock<Result<Arc<Endpoint>, Reason>>,
@@ -79,8 +82,9 @@ pub struct Fabric {
 
 impl Fabric {
     /// As the configuration says; `named` where it was asked for, so that any provider serves.
-    pub fn new(settings: config::Fabric, named: bool) -> Self {
-        Self { settings, named, opened: OnceLock::new() }
+    pub fn new(links: config::Links, named: bool) -> Self {
+        let config::Links { encrypt, fabric } = links;
+        Self { settings: fabric, encrypt, named, opened: OnceLock::new() }
     }
 
     /// Why this rank has none, or what its card would say.
@@ -98,6 +102,10 @@ impl Transport for Fabric {
     }
 
     fn reach(&self, me: &Node, peer: &Node) -> Result<Cost, Reason> {
+        if self.encrypt && (beyond(&me.tcp) || beyond(&peer.tcp)) {
+            let why = "its data is not encrypted (KOLO_ENCRYPT=1): it serves where all ranks share a host";
+            return Err(why.to_owned());
+        }
         if me.fabric.is_empty() {
             return Err(self.why());
         }
@@ -139,7 +147,10 @@ impl Transport for Fabric {
         ladder::climb(&self.settings, None).map(drop)
     }
 
-    fn offer(&self, doors: &[std::net::SocketAddr]) -> String {
+    fn offer(&self, doors: &[SocketAddr]) -> String {
+        if self.encrypt && beyond(doors) {
+            return String::new();
+        }
         if !self.named
             && !DEVICES
                 .iter()
@@ -160,6 +171,11 @@ impl Transport for Fabric {
         };
         link_over(endpoint, stream, meeting.bell, meeting.deadline)
     }
+}
+
+/// Whether doors are open to other hosts, as they are unless all ranks share one.
+fn beyond(doors: &[SocketAddr]) -> bool {
+    doors.iter().any(|door| !door.ip().is_loopback())
 }
 
 /// Providers by name, with what each would be on, or why it does not serve.

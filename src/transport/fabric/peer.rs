@@ -1,14 +1,14 @@
 //! The stream through the peer's door: first the ends' addresses go over it, then it tells what became of the peer.
 
-use std::net::TcpStream;
-use std::os::fd::OwnedFd;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::sockopt::set_tcp_nodelay;
 
+use crate::bootstrap::{Carrier, Connection};
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
 use crate::memory::{Bell, Ringer};
@@ -62,17 +62,16 @@ impl Over {
 }
 
 /// A stream through the peer's door.
-#[derive(Debug)]
 pub enum Stream {
     /// Within a host: the ends give each other their bells, and ring them.
     Unix(UnixStream),
     /// Over a network.
-    Tcp(TcpStream),
+    Tcp(Connection),
 }
 
 /// The stream, after the greetings.
 pub(super) struct Peer {
-    stream: OwnedFd,
+    stream: Box<dyn Carrier>,
     /// What has come of a farewell.
     heard: Vec<u8>,
     over: Option<Over>,
@@ -90,16 +89,16 @@ impl Peer {
         bell: &Bell,
         deadline: Deadline,
     ) -> Result<(Self, Greeting, Option<Ringer>)> {
-        let (stream, ringer): (OwnedFd, _) = match stream {
+        let (stream, ringer): (Box<dyn Carrier>, _) = match stream {
             Stream::Tcp(stream) => {
-                let prepared = stream.set_nodelay(true);
+                let prepared = set_tcp_nodelay(&stream, true).and_then(|()| ioctl_fionbio(&stream, true));
                 prepared.map_err(|cause| Error::system("preparing a stream to a peer", cause))?;
-                (stream.into(), None)
+                (stream.boxed(), None)
             }
             Stream::Unix(stream) => {
                 send_hello(&stream, &bell.descriptors())?;
                 let [page, event] = receive_hello(&stream, deadline)?;
-                (stream.into(), Some(Ringer::from_descriptors(page, event)?))
+                (Box::new(stream), Some(Ringer::from_descriptors(page, event)?))
             }
         };
         let mut peer = Self { stream, heard: Vec::new(), over: None, released: 0, ended: None };
@@ -123,9 +122,9 @@ impl Peer {
         let mut greeting = [0; GREETING];
         let mut filled = 0;
         while filled < GREETING {
-            match recv(&self.stream, &mut greeting[filled..], RecvFlags::DONTWAIT) {
-                Ok((0, _)) | Err(Errno::CONNRESET) => return Err(Over::Cut.error()),
-                Ok((count, _)) => filled += count,
+            match self.stream.read(&mut [IoSliceMut::new(&mut greeting[filled..])]) {
+                Ok(0) | Err(Errno::CONNRESET) => return Err(Over::Cut.error()),
+                Ok(count) => filled += count,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) if deadline.passed() => return Err(late()),
                 Err(Errno::AGAIN) => self.sleep(deadline.left()),
@@ -156,7 +155,7 @@ impl Peer {
 
     /// Whoever does not hear it will see that the stream has ended.
     fn say(&self, bytes: &[u8]) {
-        let _ = send(&self.stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        let _ = self.stream.write(&[IoSlice::new(bytes)]);
     }
 
     /// Listens for a farewell, which costs a system call while there is none.
@@ -164,8 +163,8 @@ impl Peer {
         while self.over.is_none() {
             let mut bytes = [0; FAREWELL];
             let wanted = FAREWELL - self.heard.len();
-            match recv(&self.stream, &mut bytes[..wanted], RecvFlags::DONTWAIT) {
-                Ok((count @ 1.., _)) => self.take(&bytes[..count]),
+            match self.stream.read(&mut [IoSliceMut::new(&mut bytes[..wanted])]) {
+                Ok(count @ 1..) => self.take(&bytes[..count]),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
                 Ok(_) | Err(_) => self.end(Over::Cut),

@@ -1,14 +1,13 @@
 //! Messages on their way in.
 
 use std::io::IoSliceMut;
-use std::os::fd::BorrowedFd;
 use std::slice;
 
-use rustix::io::{Errno, readv};
-use rustix::net::{RecvFlags, recv};
+use rustix::io::Errno;
 
 use super::SLOT;
 use super::frame::{ALIGN, Frame, HEAD, Kind};
+use crate::bootstrap::Carrier;
 use crate::memory::View;
 use crate::transport::Received;
 use crate::transport::room::Room;
@@ -49,6 +48,8 @@ pub(super) enum Over {
     Cut,
     /// The peer's host answers no more.
     Silent,
+    /// What it brought is not what the peer sent.
+    Changed,
     /// It brought what no rank sends.
     Nonsense,
 }
@@ -58,6 +59,7 @@ impl Over {
     pub(super) fn by(errno: Errno) -> Option<Self> {
         match errno {
             Errno::CONNRESET | Errno::PIPE => Some(Self::Cut),
+            Errno::BADMSG => Some(Self::Changed),
             // The last two are what routers, or this host's own table of neighbours, said of it meanwhile.
             Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH => Some(Self::Silent),
             _ => None,
@@ -99,15 +101,15 @@ impl Incoming {
     }
 
     /// Reads on, unless a message is at hand or no more will come.
-    pub(super) fn fill(&mut self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    pub(super) fn fill(&mut self, socket: &impl Carrier) -> Result<(), Errno> {
         while self.whole().is_none() && self.placed.is_none() && self.over.is_none() {
             let wanted = self.make_room();
             // SAFETY: `wanted` bytes from `end` on lie in the room, and nobody looks at them: what is
             // at hand, if anything, lies before.
             let free = unsafe { slice::from_raw_parts_mut(self.room.at(self.end), wanted) };
-            match recv(socket, free, RecvFlags::DONTWAIT) {
-                Ok((0, _)) => self.over = Some(Over::Cut),
-                Ok((count, _)) => {
+            match socket.read(&mut [IoSliceMut::new(free)]) {
+                Ok(0) => self.over = Some(Over::Cut),
+                Ok(count) => {
                     self.end += count;
                     self.look();
                     if count < wanted {
@@ -129,7 +131,7 @@ impl Incoming {
         &mut self,
         into: View<'_>,
         digest: u64,
-        socket: BorrowedFd<'_>,
+        socket: &impl Carrier,
     ) -> Result<Received, Errno> {
         let expected = |frame: &Frame| (frame.len, frame.tag.digest) == (into.len(), digest);
         if self.placed.is_none() {
@@ -162,7 +164,7 @@ impl Incoming {
                 IoSliceMut::new(&mut zeros[..padding]),
             ];
             let wanted = missing + rest.len() + padding;
-            let count = match readv(socket, stretches) {
+            let count = match socket.read(stretches) {
                 Ok(0) => {
                     self.over = Some(Over::Cut);
                     return Ok(Received::Peek);

@@ -4,6 +4,8 @@
 //! later calls of any method. A lent message is written from where it lies; a received one is read into
 //! the buffer in which it is lent to the reader. The kernel's own buffers give credit beyond what is
 //! counted here, and its flow control takes it back.
+//!
+//! Where all is encrypted, the frames are the same, and what [carries](Carrier) them seals them.
 
 mod frame;
 mod incoming;
@@ -11,14 +13,14 @@ mod outgoing;
 mod tune;
 
 use std::cell::{Cell, RefCell};
-use std::net::TcpStream;
-use std::os::fd::{AsFd, AsRawFd};
+use std::io::IoSlice;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_error;
-use rustix::net::{SendFlags, Shutdown, send, shutdown};
+use rustix::net::{Shutdown, shutdown};
 
 use self::frame::Frame;
 use self::incoming::{Incoming, Over};
@@ -27,7 +29,7 @@ use super::{
     Lent, Limits, Link, Meeting, Message, Reason, Received, Tag, Terms, Transport, Watch, not_reserved,
     send_copy, too_long,
 };
-use crate::bootstrap::{self, Node};
+use crate::bootstrap::{self, Carrier, Connection, Node};
 use crate::error::{Error, Kind, Result};
 use crate::memory::View;
 use crate::sys::socket;
@@ -50,9 +52,15 @@ const LOOPBACK: Cost = Cost { latency_ns: 200, bytes_per_us: u32::MAX, handling:
 /// Between hosts; nominal: one connection fills a wire of 10 Gbit/s.
 const NETWORK: Cost = Cost { latency_ns: 15_200, bytes_per_us: 1_250, handling: HANDLING };
 
+/// The same where all is encrypted: a record each way, and 1.4 bytes a nanosecond at either end.
+const SEALED: Handling = Handling { ns: 2_900, bytes_per_us: 1_250 };
+
 /// Connects ranks by TCP.
 #[derive(Debug, Default)]
-pub struct Tcp;
+pub struct Tcp {
+    /// Whether all is encrypted.
+    pub encrypt: bool,
+}
 
 impl Transport for Tcp {
     fn name(&self) -> &'static str {
@@ -63,14 +71,15 @@ impl Transport for Tcp {
         if me.tcp.is_empty() || peer.tcp.is_empty() {
             return Err("no TCP door was opened".into());
         }
+        let handling = if self.encrypt { SEALED } else { HANDLING };
         if me.shares_loopback(peer) {
-            return Ok(LOOPBACK);
+            return Ok(Cost { handling, ..LOOPBACK });
         }
         let beyond = |node: &Node| node.tcp.iter().any(|address| !address.ip().is_loopback());
         if !beyond(me) || !beyond(peer) {
             return Err("its TCP door opens to its own host only".into());
         }
-        Ok(NETWORK)
+        Ok(Cost { handling, ..NETWORK })
     }
 
     fn slot(&self) -> usize {
@@ -95,15 +104,17 @@ impl Transport for Tcp {
 ///
 /// # Errors
 /// [`Kind::System`] where the connection cannot be prepared.
-pub fn link_over(stream: TcpStream, keepalive: Option<Duration>) -> Result<Box<dyn Link>> {
-    tune::tune(&stream, keepalive).map_err(|errno| Error::system("preparing a TCP connection", errno))?;
-    let (incoming, outgoing) = (RefCell::new(Incoming::new()), RefCell::new(Outgoing::new()));
-    let (broken, failed) = (RefCell::new(None), Cell::new(false));
-    Ok(Box::new(TcpLink { stream, keepalive, incoming, outgoing, broken, failed }))
+pub fn link_over(connection: impl Into<Connection>, keepalive: Option<Duration>) -> Result<Box<dyn Link>> {
+    let connection = connection.into();
+    tune::tune(&connection, keepalive).map_err(|errno| Error::system("preparing a TCP connection", errno))?;
+    Ok(match connection {
+        Connection::Plain(stream) => Box::new(TcpLink::new(stream, keepalive)),
+        Connection::Sealed(stream) => Box::new(TcpLink::new(stream, keepalive)),
+    })
 }
 
-struct TcpLink {
-    stream: TcpStream,
+struct TcpLink<C: Carrier> {
+    stream: C,
     /// How long the peer's host may be silent.
     keepalive: Option<Duration>,
     incoming: RefCell<Incoming>,
@@ -116,19 +127,29 @@ struct TcpLink {
 
 // SAFETY: the addresses in `outgoing` are of its own places, or of memory that its lender keeps valid on
 // whatever thread; a link is used by one thread at a time.
-unsafe impl Send for TcpLink {}
+unsafe impl<C: Carrier> Send for TcpLink<C> {}
 
-impl TcpLink {
+impl<C: Carrier> TcpLink<C> {
+    fn new(stream: C, keepalive: Option<Duration>) -> Self {
+        let (incoming, outgoing) = (RefCell::new(Incoming::new()), RefCell::new(Outgoing::new()));
+        Self { stream, keepalive, incoming, outgoing, broken: RefCell::new(None), failed: Cell::new(false) }
+    }
+
+    /// Whether something that was sent waits in this process.
+    fn waits(&self) -> bool {
+        !self.outgoing.borrow().is_empty() || self.stream.unsent() && !self.failed.get()
+    }
+
     /// Writes what waits, as far as the socket takes it.
     fn flush(&self) -> Result<()> {
         if let Some(error) = &*self.broken.borrow() {
             return Err(error.clone());
         }
-        let mut outgoing = self.outgoing.borrow_mut();
-        if outgoing.is_empty() {
+        if !self.waits() {
             return Ok(());
         }
-        outgoing.flush(self.stream.as_fd()).map_err(|errno| self.broke(&mut outgoing, errno))
+        let mut outgoing = self.outgoing.borrow_mut();
+        outgoing.flush(&self.stream).map_err(|errno| self.broke(&mut outgoing, errno))
     }
 
     /// Writing failed: nothing will be written any more.
@@ -141,7 +162,7 @@ impl TcpLink {
 
     /// Reads what has come, until a message is whole.
     fn fill(&self) -> Result<()> {
-        let filled = self.incoming.borrow_mut().fill(self.stream.as_fd());
+        let filled = self.incoming.borrow_mut().fill(&self.stream);
         filled.map_err(reading)
     }
 
@@ -206,8 +227,7 @@ impl TcpLink {
     fn say_last(&self, kind: frame::Kind) {
         let whole = self.outgoing.borrow_mut().clear();
         if whole {
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            let _ = send(&self.stream, &Frame::last(kind).encode(), flags);
+            let _ = self.stream.write(&[IoSlice::new(&Frame::last(kind).encode())]);
         }
     }
 }
@@ -224,6 +244,10 @@ fn over(over: Over) -> Error {
         Over::Silent => {
             "its host does not answer any more (KOLO_KEEPALIVE): see whether it is up, and the network"
         }
+        Over::Changed => {
+            let text = "what came from it was changed on its way, or is not encrypted";
+            return Error::new(Kind::Refused, text);
+        }
         Over::Nonsense => return Error::new(Kind::Refused, "it sent what no rank sends"),
     };
     Error::new(Kind::PeerLost, text)
@@ -233,7 +257,7 @@ fn check(len: usize) -> Result<()> {
     if len > SLOT { Err(too_long(len, SLOT)) } else { Ok(()) }
 }
 
-impl Link for TcpLink {
+impl<C: Carrier> Link for TcpLink<C> {
     fn limits(&self) -> Limits {
         Limits { slot: SLOT, credit: CREDIT, receives: true }
     }
@@ -267,7 +291,7 @@ impl Link for TcpLink {
             return Err(error.clone());
         }
         let mut outgoing = self.outgoing.borrow_mut();
-        let sent = outgoing.send(payload, tag, self.stream.as_fd());
+        let sent = outgoing.send(payload, tag, &self.stream);
         sent.map(|()| true).map_err(|errno| self.broke(&mut outgoing, errno))
     }
 
@@ -277,7 +301,7 @@ impl Link for TcpLink {
         self.still_here()?;
         // What waits must go out, or nobody would answer; what is wrong with it, peeking says.
         let _ = self.flush();
-        let received = self.incoming.borrow_mut().receive(into, digest, self.stream.as_fd());
+        let received = self.incoming.borrow_mut().receive(into, digest, &self.stream);
         received.map_err(reading)
     }
 
@@ -332,7 +356,7 @@ impl Link for TcpLink {
 
     fn settled(&self) -> Result<bool> {
         self.flush()?;
-        Ok(self.outgoing.borrow().is_empty())
+        Ok(!self.waits())
     }
 
     fn alive(&self) -> Result<()> {
@@ -344,8 +368,8 @@ impl Link for TcpLink {
         // Who sleeps for another link still gets this one's messages out. What fails here is said again
         // by the next call.
         let _ = self.flush();
-        let unsent = !self.outgoing.borrow().is_empty();
-        Some(Watch { fd: self.stream.as_raw_fd(), write: unsent, unsent, within: None })
+        let unsent = self.waits();
+        Some(Watch { fd: self.stream.as_fd().as_raw_fd(), write: unsent, unsent, within: None })
     }
 
     fn fail(&self) {
@@ -356,7 +380,7 @@ impl Link for TcpLink {
     }
 }
 
-impl Drop for TcpLink {
+impl<C: Carrier> Drop for TcpLink<C> {
     fn drop(&mut self) {
         if !self.failed.get() {
             self.say_last(frame::Kind::Left);

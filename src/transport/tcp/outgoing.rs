@@ -2,14 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::os::fd::BorrowedFd;
 use std::slice;
 
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
 use super::frame::{ALIGN, Frame, HEAD};
 use super::{CREDIT, SLOT};
+use crate::bootstrap::Carrier;
 use crate::memory::View;
 use crate::transport::Tag;
 use crate::transport::room::Room;
@@ -18,7 +17,6 @@ use crate::transport::room::Room;
 const PAYLOAD: usize = 64;
 /// The most stretches of memory that one system call takes.
 const STRETCHES: usize = 16;
-const FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 /// What frames are padded with.
 static ZEROS: [u8; ALIGN] = [0; ALIGN];
 
@@ -84,7 +82,7 @@ impl Outgoing {
     }
 
     /// Writes a message as far as the socket takes it now, and queues a copy of the rest.
-    pub(super) fn send(&mut self, payload: View<'_>, tag: &Tag, socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    pub(super) fn send(&mut self, payload: View<'_>, tag: &Tag, socket: &impl Carrier) -> Result<(), Errno> {
         let frame = Frame::message(payload.len(), tag);
         let mut written = 0;
         if self.is_empty() {
@@ -92,7 +90,7 @@ impl Outgoing {
             // SAFETY: a view's bytes, which nobody stores to while this method runs.
             let payload = unsafe { slice::from_raw_parts(payload.as_ptr(), payload.len()) };
             let stretches = [IoSlice::new(&head), IoSlice::new(payload), IoSlice::new(padding)];
-            written = match sendmsg(socket, &stretches, &mut SendAncillaryBuffer::default(), FLAGS) {
+            written = match socket.write(&stretches) {
                 Ok(count) => count,
                 Err(Errno::AGAIN | Errno::INTR) => 0,
                 Err(errno) => return Err(errno),
@@ -153,7 +151,7 @@ impl Outgoing {
     }
 
     /// Writes as much as the socket takes.
-    pub(super) fn flush(&mut self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    pub(super) fn flush(&mut self, socket: &impl Carrier) -> Result<(), Errno> {
         while !self.queue.is_empty() {
             match self.write(socket) {
                 Ok(count) => self.advance(count),
@@ -164,10 +162,13 @@ impl Outgoing {
         }
         // Begin again with the place that is warm.
         (self.made, self.written) = (0, 0);
-        Ok(())
+        match socket.flush() {
+            Err(Errno::AGAIN) => Ok(()),
+            flushed => flushed,
+        }
     }
 
-    fn write(&self, socket: BorrowedFd<'_>) -> Result<usize, Errno> {
+    fn write(&self, socket: &impl Carrier) -> Result<usize, Errno> {
         let mut stretches = [IoSlice::new(&[]); STRETCHES];
         let count = self.queue.len().min(STRETCHES);
         for (stretch, chunk) in stretches.iter_mut().zip(&self.queue) {
@@ -175,10 +176,7 @@ impl Outgoing {
             // it is until it is settled, which it is not while it is in the queue.
             *stretch = IoSlice::new(unsafe { slice::from_raw_parts(chunk.start, chunk.len) });
         }
-        match count {
-            1 => send(socket, &stretches[0], FLAGS),
-            _ => sendmsg(socket, &stretches[..count], &mut SendAncillaryBuffer::default(), FLAGS),
-        }
+        socket.write(&stretches[..count])
     }
 
     fn advance(&mut self, mut count: usize) {

@@ -1,6 +1,6 @@
 //! How a connection is set up, before it carries messages.
 
-use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::io::Result;
@@ -19,7 +19,7 @@ const PACED: &str = "bbr";
 const UNPACED: [&str; 2] = ["cubic", "reno"];
 
 /// Sets up one end of a connection, whose peer's host may be silent for as long as `keepalive`.
-pub(super) fn tune(stream: &TcpStream, keepalive: Option<Duration>) -> Result<()> {
+pub(super) fn tune(stream: &impl AsFd, keepalive: Option<Duration>) -> Result<()> {
     rustix::io::ioctl_fionbio(stream, true)?;
     set_tcp_nodelay(stream, true)?;
     if tcp_congestion(stream)?.starts_with(PACED) {
@@ -40,7 +40,7 @@ pub(super) fn tune(stream: &TcpStream, keepalive: Option<Duration>) -> Result<()
 /// (`TCP_USER_TIMEOUT` would give up by itself in all three, but in the last one also where the host answers that there
 /// is no room yet: a peer that computes for minutes would be lost. Linux 6.18: of two connections to a stopped process
 /// the one with a timeout of 5 s ended after 5 s, the other one lived, each probe answered.)
-fn keep_alive(stream: &TcpStream, keepalive: Duration) -> Result<()> {
+fn keep_alive(stream: &impl AsFd, keepalive: Duration) -> Result<()> {
     let seconds = keepalive.as_secs().max(2);
     let (idle, pause) = ((seconds / 2).max(1), (seconds / 6).max(1));
     set_tcp_keepidle(stream, Duration::from_secs(idle))?;
@@ -53,7 +53,7 @@ fn keep_alive(stream: &TcpStream, keepalive: Duration) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
 

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 
 use kolo::bootstrap::{Door, Node, Secret};
-use kolo::config::{Config, Fabric, Launcher, VARIABLES, Way};
+use kolo::config::{Config, Launcher, Links, VARIABLES, Way};
 use kolo::topology::Cost;
 use kolo::transport::{self, Reason, Transport, fabric};
 
@@ -67,17 +67,17 @@ pub(super) fn transports() -> Vec<Fact> {
         };
         Fact::found(transport.name(), reach(transport, Where::Here).map(priced))
     };
-    transport::all(None, &settings_of_fabric()).iter().map(|transport| fact(&**transport)).collect()
+    transport::all(None, &links()).iter().map(|transport| fact(&**transport)).collect()
 }
 
-/// What is said of libfabric; nothing where the environment is wrong, which is told elsewhere.
-fn settings_of_fabric() -> Fabric {
-    Config::from_env().map(|config| config.fabric).unwrap_or_default()
+/// What is said of the ways between ranks; nothing where the environment is wrong, which is told elsewhere.
+fn links() -> Links {
+    Config::from_env().map(|config| config.links).unwrap_or_default()
 }
 
 /// The library, and which of its providers serve.
 pub(super) fn libfabric() -> Vec<Fact> {
-    match fabric::survey(&settings_of_fabric()) {
+    match fabric::survey(&links().fabric) {
         Err(why) => vec![Fact::found("library", Err(why))],
         Ok((version, providers)) => {
             let library = Fact::found("library", Ok::<_, Reason>(format!("libfabric {version}")));

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use kolo::algorithm;
 use kolo::algorithm::choose::{Chooser, Needs, Quote, sample};
-use kolo::config::Fabric;
+use kolo::config::Links;
 use kolo::plan::{CollectiveKind, Core, Host, Machine};
 use kolo::topology::{Cost, Topology};
 use kolo::transport;
@@ -188,13 +188,13 @@ fn place(options: &Options) -> Result<(usize, Place)> {
 /// Hosts like this one, as a communicator prices them.
 fn machine(options: &Options, topology: Topology) -> Result<Machine<impl Fn(usize, usize) -> Cost>> {
     let name = options.within();
-    let named = transport::choose(Some(&[name.to_owned()]), Some(&Hub::new()), &Fabric::default())
+    let named = transport::choose(Some(&[name.to_owned()]), Some(&Hub::new()), &Links::default())
         .context("--transport")?;
     let within = named.first().ok_or_else(|| usage("--transport names none"))?;
     let near = reach(&**within, Where::Here).map_err(|why| anyhow!("{name}: {why}"))?;
     let (mut far, mut slot, mut host) = (near, within.slot(), Host::MEASURED);
     if (0..topology.size()).any(|rank| !topology.together(0, rank)) {
-        let all = transport::choose(None, None, &Fabric::default())?;
+        let all = transport::choose(None, None, &Links::default())?;
         let between = all.iter().find_map(|by| Some((by, reach(&**by, Where::Elsewhere).ok()?)));
         let (between, nominal) = between.ok_or_else(|| anyhow!("no transport reaches other hosts"))?;
         // A Gbit/s is 125 bytes a microsecond.
