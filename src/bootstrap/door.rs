@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -15,7 +14,7 @@ use super::handshake::{Hello, Purpose, Refusal, Via, same_encryption, same_job, 
 use super::interfaces::addresses;
 use super::reception::{Guest, News, Reception};
 use super::secret::{Secret, hex, random};
-use super::stream::{Listener, Stream, Trouble};
+use super::stream::{Listener, Stream};
 use super::{Connection, Doorway, Node, inquiry};
 use crate::config::Place;
 use crate::error::{Error, Kind, Result};
@@ -312,7 +311,7 @@ impl Hall {
         for place in std::iter::once(Place::Unix(node.door.clone())).chain(through_tcp) {
             let hello = Hello::new(&self.job, (self.me, peer), self.size, purpose, self.encrypts, random()?);
             match dial(&place, &hello, &self.secret, false, deadline) {
-                Ok(stream) => return hear(&stream, deadline),
+                Ok(stream) => return inquiry::hear(&stream, deadline),
                 Err(error) => failure = Some(error),
             }
             if deadline.passed() {
@@ -342,9 +341,10 @@ impl Hall {
             state.odds = state.odds.take().or(odds);
             for Guest { stream, hello } in guests {
                 match hello.purpose {
-                    Purpose::Reports => answer(&stream, &inquiry::encode(&standings.reports())),
+                    Purpose::Reports => inquiry::answer(&stream, &inquiry::encode(&standings.reports())),
                     Purpose::Stage { communicator } => {
-                        answer(&stream, &inquiry::encode_stage(&standings.stage(communicator)));
+                        let stage = standings.stage(communicator);
+                        inquiry::answer(&stream, &inquiry::encode_stage(&stage));
                     }
                     _ => deliver(&mut state, stream, &hello),
                 }
@@ -383,27 +383,6 @@ impl Hall {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Answers who asked. What a fresh socket has no room for is lost: who asks does without.
-fn answer(stream: &Stream, answer: &[u8]) {
-    let len = (answer.len() as u16).to_le_bytes();
-    let _ = stream.try_write(&[&len[..], answer].concat());
-}
-
-/// What was answered.
-fn hear(stream: &Stream, deadline: &Deadline) -> Result<Vec<u8>> {
-    let trouble = |trouble| match trouble {
-        Trouble::Late => Error::new(Kind::Deadline, "it does not answer"),
-        Trouble::Closed => Error::new(Kind::PeerLost, "it hung up"),
-        Trouble::Os(cause) => Error::system("asking it", cause),
-    };
-    let mut len = [0; 2];
-    stream.read(&mut len, deadline).map_err(trouble)?;
-    let len = usize::from(u16::from_le_bytes(len));
-    let mut answer = vec![0; len.min(inquiry::ANSWER)];
-    stream.read(&mut answer, deadline).map_err(trouble)?;
-    Ok(answer)
 }
 
 fn deliver(State { mailbox, left, .. }: &mut State, stream: Stream, hello: &Hello) {

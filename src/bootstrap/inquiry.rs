@@ -1,4 +1,4 @@
-//! What a rank says of itself when another one asks at its door. Pure: bytes in, bytes out.
+//! What a rank says of itself when another one asks at its door.
 //!
 //! | asked for | says                                                             | serves                      |
 //! | --------- | ---------------------------------------------------------------- | --------------------------- |
@@ -7,8 +7,10 @@
 
 use std::time::Duration;
 
+use super::stream::{Stream, Trouble};
 use super::wire::{Reader, Writer};
-use crate::health::{Awaited, Report, Stage, Waiting};
+use crate::error::{Error, Kind, Result};
+use crate::health::{Awaited, Deadline, Report, Stage, Waiting};
 
 /// Of so many communicators, the newest, and of so many that each waits for.
 const REPORTS: usize = 64;
@@ -16,7 +18,28 @@ const AWAITED: usize = 16;
 /// The most runs of ranks without a gap that may be left.
 const RUNS: usize = 1 << 10;
 /// The longest answer.
-pub(super) const ANSWER: usize = 2 + REPORTS * (29 + 42 + 5 * AWAITED);
+const ANSWER: usize = 2 + REPORTS * (29 + 42 + 5 * AWAITED);
+
+/// Answers who asked. What a fresh socket has no room for is lost: who asks does without.
+pub(super) fn answer(stream: &Stream, answer: &[u8]) {
+    let len = (answer.len() as u16).to_le_bytes();
+    let _ = stream.try_write(&[&len[..], answer].concat());
+}
+
+/// What was answered.
+pub(super) fn hear(stream: &Stream, deadline: &Deadline) -> Result<Vec<u8>> {
+    let trouble = |trouble| match trouble {
+        Trouble::Late => Error::new(Kind::Deadline, "it does not answer"),
+        Trouble::Closed => Error::new(Kind::PeerLost, "it hung up"),
+        Trouble::Os(cause) => Error::system("asking it", cause),
+    };
+    let mut len = [0; 2];
+    stream.read(&mut len, deadline).map_err(trouble)?;
+    let len = usize::from(u16::from_le_bytes(len));
+    let mut answer = vec![0; len.min(ANSWER)];
+    stream.read(&mut answer, deadline).map_err(trouble)?;
+    Ok(answer)
+}
 
 pub(super) fn encode(reports: &[Report]) -> Vec<u8> {
     let newest = &reports[reports.len().saturating_sub(REPORTS)..];
