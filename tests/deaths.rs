@@ -12,8 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 const AS_RANK: [&str; 5] = ["rank", "--exact", "--ignored", "--nocapture", "--quiet"];
 /// Tells it which algorithm to walk.
 const ALGORITHM: &str = "KOLO_TEST_ALGORITHM";
-/// Tells it to shrink.
-const GO_ON: &str = "KOLO_TEST_GO_ON";
+/// Tells it what to do after its call has failed: `go on`, or `reuse` its memory.
+const THEN: &str = "KOLO_TEST_THEN";
+/// What memory is reused for.
+const PATTERN: u64 = 0x5ca1_ab1e_0ddb_a11e;
 /// So many sums in a row, a millisecond apart, take longer than a test takes to kill.
 const STEADY: usize = 20;
 /// Elements of the calls in the loop, in turn: one message, several, many rounds.
@@ -27,9 +29,11 @@ fn rank() {
     let algorithm = std::env::var(ALGORITHM).expect("a test says how");
     ranks.set_algorithm(CollectiveKind::AllReduce, Some(&algorithm)).expect("it is known");
     let number = ranks.rank() as u64;
+    // Memory in which others may work.
+    let mut data = ranks.alloc(COUNTS[COUNTS.len() - 1]).expect("there is memory");
     for round in 0.. {
         let count = COUNTS[round % COUNTS.len()];
-        match sum(&mut ranks, number, count) {
+        match sum(&mut ranks, number, &mut data[..count]) {
             Ok(_) if round == COUNTS.len() => say("ready"),
             Ok(_) => {}
             Err(error) => {
@@ -38,21 +42,26 @@ fn rank() {
             }
         }
     }
-    if !said_to_go_on() {
-        return wait_for_the_end();
+    match std::env::var(THEN).as_deref() {
+        Ok("go on") => {
+            let (ranks, left) = go_on(ranks, number).expect("those that are left go on");
+            say(&format!("left {} {left}", ranks.size()));
+        }
+        // The call is over: this memory is the caller's own again.
+        Ok("reuse") => {
+            data.fill(PATTERN);
+            say("reused");
+            wait_for_a_word();
+            let changed = data.iter().filter(|element| **element != PATTERN).count();
+            say(&format!("changed {changed}"));
+        }
+        _ => {}
     }
-    let (ranks, left) = go_on(ranks, number).expect("those that are left go on");
-    say(&format!("left {} {left}", ranks.size()));
-    wait_for_the_end();
-}
-
-/// Whether a test wants to see those that are left go on.
-fn said_to_go_on() -> bool {
-    std::env::var_os(GO_ON).is_some()
+    wait_for_a_word();
 }
 
 /// Nobody ends while others still ask.
-fn wait_for_the_end() {
+fn wait_for_a_word() {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).expect("the test holds the other end");
 }
@@ -64,7 +73,7 @@ fn go_on(mut ranks: Communicator, number: u64) -> Result<(Communicator, u64)> {
         ranks = ranks.shrink()?;
         let mut steady = || {
             std::thread::sleep(Duration::from_millis(1));
-            sum(&mut ranks, number, 1000)
+            sum(&mut ranks, number, &mut vec![0; 1000])
         };
         match (0..STEADY).try_fold(0, |_, _| steady()) {
             Ok(left) => return Ok((ranks, left)),
@@ -75,9 +84,9 @@ fn go_on(mut ranks: Communicator, number: u64) -> Result<(Communicator, u64)> {
 }
 
 /// The sum of all ranks' numbers, which takes part in every element.
-fn sum(ranks: &mut Communicator, number: u64, count: usize) -> Result<u64> {
-    let mut data = vec![number; count];
-    ranks.all_reduce_in_place(&mut data, ReduceOp::Sum)?;
+fn sum(ranks: &mut Communicator, number: u64, data: &mut [u64]) -> Result<u64> {
+    data.fill(number);
+    ranks.all_reduce_in_place(data, ReduceOp::Sum)?;
     match data.iter().all(|element| *element == data[0]) {
         true => Ok(data[0]),
         false => Err(Error::new(Kind::Usage, "WRONG: elements differ")),
@@ -99,9 +108,10 @@ struct Case {
     size: usize,
     transport: &'static str,
     algorithm: &'static str,
-    /// Seconds, and whether those that are left go on.
-    deadline: u32,
-    goes_on: bool,
+    /// In seconds.
+    deadline: &'static str,
+    /// See [`THEN`].
+    then: &'static str,
 }
 
 /// A rank that runs.
@@ -115,10 +125,7 @@ impl Rank {
         let mut command = Command::new(std::env::current_exe().expect("it runs"));
         command.args(AS_RANK).env("KOLO_RANK", rank.to_string()).env("KOLO_SIZE", case.size.to_string());
         command.env("KOLO_RENDEZVOUS", place).env("KOLO_TRANSPORT", case.transport);
-        command.env("KOLO_DEADLINE", case.deadline.to_string()).env(ALGORITHM, case.algorithm);
-        if case.goes_on {
-            command.env(GO_ON, "1");
-        }
+        command.env("KOLO_DEADLINE", case.deadline).env(ALGORITHM, case.algorithm).env(THEN, case.then);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("it can be run");
         let out = BufReader::new(child.stdout.take().expect("it is a pipe"));
@@ -135,6 +142,12 @@ impl Rank {
             line.clear();
         }
         None
+    }
+
+    /// Lets it go on from where it waits for a word.
+    fn tell(&mut self) {
+        let words = self.child.stdin.as_mut().expect("it is a pipe");
+        words.write_all(b"\n").expect("it listens");
     }
 
     fn signal(&self, signal: Signal) {
@@ -211,7 +224,7 @@ fn trials(of_each: usize) {
     for transport in ["shm", "tcp"] {
         let mut took = Vec::new();
         for (size, algorithm) in [(2, "direct"), (4, "ring"), (4, "tree"), (8, "direct"), (8, "tree")] {
-            let case = Case { size, transport, algorithm, deadline: 30, goes_on: true };
+            let case = Case { size, transport, algorithm, deadline: "30", then: "go on" };
             for number in 0..of_each {
                 let twice = size > 2 && number % 2 == 1;
                 let mut told = trial(&case, number, twice, &mut dice);
@@ -237,7 +250,7 @@ fn survivors_are_told_who_died_and_go_on() {
 #[test]
 fn who_is_stopped_is_named_and_learns_its_fate() {
     for transport in ["shm", "tcp"] {
-        let case = Case { size: 4, transport, algorithm: "ring", deadline: 1, goes_on: false };
+        let case = Case { size: 4, transport, algorithm: "ring", deadline: "1", then: "" };
         let mut ranks = start(&case, &format!("stopped over {transport}"));
         ranks[2].signal(Signal::STOP);
         let pid = ranks[2].child.id();
@@ -251,6 +264,54 @@ fn who_is_stopped_is_named_and_learns_its_fate() {
         let fate = ranks[2].hear().expect("it runs on");
         assert!(fate.contains(" PeerLost ") || fate.contains(" Deadline "), "{fate}");
     }
+}
+
+/// Stops a rank in the midst of a call, lets the others' calls fail and their memory be reused, and wakes it.
+fn wake_late(case: &Case, number: usize, dice: &mut Dice) {
+    let &Case { size, transport, algorithm, .. } = case;
+    let what = format!("waking {number}: {size} ranks over {transport} by {algorithm}");
+    let mut ranks = start(case, &what);
+    std::thread::sleep(Duration::from_micros(dice.below(5_000)));
+    let sleeper = dice.below(size as u64) as usize;
+    ranks[sleeper].signal(Signal::STOP);
+    let others: Vec<usize> = (0..size).filter(|rank| *rank != sleeper).collect();
+    for &rank in &others {
+        let error = ranks[rank].hear().unwrap_or_default();
+        assert!(error.starts_with("error "), "{what}: rank {rank}: {error}");
+        assert_eq!(ranks[rank].hear().as_deref(), Some("reused"), "{what}: rank {rank}");
+    }
+    ranks[sleeper].signal(Signal::CONT);
+    let fate = ranks[sleeper].hear().unwrap_or_default();
+    assert!(fate.starts_with("error "), "{what}: rank {sleeper}: {fate}");
+    for &rank in &others {
+        ranks[rank].tell();
+        assert_eq!(ranks[rank].hear().as_deref(), Some("changed 0"), "{what}: rank {rank}");
+    }
+}
+
+/// So many times each way.
+fn wakings(of_each: usize) {
+    let mut dice = Dice(29);
+    for transport in ["shm", "tcp"] {
+        for (size, algorithm) in [(2, "direct"), (2, "halving"), (4, "ring"), (4, "tree"), (4, "board")] {
+            if transport == "tcp" && algorithm == "board" {
+                continue;
+            }
+            let case = Case { size, transport, algorithm, deadline: "0.1", then: "reuse" };
+            (0..of_each).for_each(|number| wake_late(&case, number, &mut dice));
+        }
+    }
+}
+
+#[test]
+fn nobody_writes_late() {
+    wakings(2);
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --release --test deaths -- --ignored --nocapture a_thousand"]
+fn a_thousand_wakings() {
+    wakings(112);
 }
 
 /// As many as make rare orders likely.
