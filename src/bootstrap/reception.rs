@@ -24,10 +24,13 @@ const PATIENCE_WHEN_FULL: Duration = Duration::from_millis(200);
 const REMEMBERED: usize = 4;
 
 /// Listeners, and those who knocked and have not yet proved who they are.
-#[derive(Default)]
 pub(super) struct Reception {
     listeners: Vec<Listener>,
     strangers: Vec<Stranger>,
+    /// How long a stranger may take.
+    patience: Duration,
+    /// When somebody attended last.
+    attended: Instant,
     refusals: Vec<String>,
     refused: usize,
 }
@@ -56,6 +59,19 @@ pub(super) enum News {
     Late,
 }
 
+impl Default for Reception {
+    fn default() -> Self {
+        Self {
+            listeners: Vec::new(),
+            strangers: Vec::new(),
+            patience: PATIENCE,
+            attended: Instant::now(),
+            refusals: Vec::new(),
+            refused: 0,
+        }
+    }
+}
+
 impl Reception {
     pub(super) fn listen(&mut self, listener: Listener) {
         self.listeners.push(listener);
@@ -70,9 +86,22 @@ impl Reception {
         watched: &[BorrowedFd<'_>],
         deadline: &Deadline,
     ) -> Result<News> {
-        // Nobody was asked anything while nobody attended: that time does not count.
-        let now = Instant::now();
-        self.strangers.iter_mut().for_each(|stranger| stranger.since = now);
+        // Nobody was asked anything while nobody attended: that time does not count. What it took before does, since a
+        // door attends for a second at a time.
+        let away = self.attended.elapsed();
+        self.strangers.iter_mut().for_each(|stranger| stranger.since += away);
+        let news = self.ask(secret, judge, watched, deadline);
+        self.attended = Instant::now();
+        news
+    }
+
+    fn ask(
+        &mut self,
+        secret: &Secret,
+        judge: &mut dyn FnMut(&Hello) -> Result<(), Refusal>,
+        watched: &[BorrowedFd<'_>],
+        deadline: &Deadline,
+    ) -> Result<News> {
         loop {
             self.accept()?;
             match self.listen_to_all(secret, judge) {
@@ -118,7 +147,7 @@ impl Reception {
 
     /// Whether one more may be asked; when all places are taken, whoever dawdles longest loses its own.
     fn make_place(&mut self) -> bool {
-        self.strangers.retain(|stranger| stranger.since.elapsed() < PATIENCE);
+        self.strangers.retain(|stranger| stranger.since.elapsed() < self.patience);
         if self.strangers.len() == PLACES && self.strangers[0].since.elapsed() > PATIENCE_WHEN_FULL {
             self.strangers.remove(0);
         }
@@ -157,7 +186,7 @@ impl Reception {
     /// Sleeps until something stirs; whether a watched stream was hung up.
     fn sleep(&self, watched: &[BorrowedFd<'_>], deadline: &Deadline) -> Result<bool> {
         let full = self.strangers.len() == PLACES;
-        let patience = if full { PATIENCE_WHEN_FULL } else { PATIENCE };
+        let patience = if full { PATIENCE_WHEN_FULL } else { self.patience };
         let expiry = self.strangers.first().map(|first| patience.saturating_sub(first.since.elapsed()));
         let expiry = expiry.map(|left| left + Duration::from_millis(1));
         let left = [deadline.left(), expiry].into_iter().flatten().min();
@@ -211,4 +240,65 @@ impl Stranger {
 fn no_descriptors(cause: &io::Error) -> bool {
     let errno = Errno::from_io_error(cause);
     matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpStream};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn reception(patience: Duration) -> (Reception, SocketAddr) {
+        let listener = Listener::tcp(([127, 0, 0, 1], 0).into()).unwrap();
+        let at = listener.address().unwrap();
+        let mut reception = Reception { patience, ..Reception::default() };
+        reception.listen(listener);
+        (reception, at)
+    }
+
+    /// Attends for a moment, as a door does again and again.
+    fn attend(reception: &mut Reception) {
+        let moment = Deadline::after(Some(Duration::from_millis(5)));
+        let news = reception.attend(&Secret::none(), &mut |_| Ok(()), &[], &moment);
+        assert!(matches!(news, Ok(News::Late)));
+    }
+
+    #[test]
+    fn who_never_finishes_is_sent_away_however_often_it_is_attended_to() {
+        let (mut reception, at) = reception(Duration::from_millis(50));
+        let mut silent = TcpStream::connect(at).unwrap();
+        let mut slow = TcpStream::connect(at).unwrap();
+        while reception.strangers.len() < 2 {
+            attend(&mut reception);
+        }
+        let late = Deadline::after(Some(LONG));
+        // One byte at a time earns no more of it.
+        let mut hello = b"kolo-hi1".iter().chain(std::iter::repeat(&0)).take(HELLO - 1);
+        while !reception.strangers.is_empty() {
+            let _ = hello.next().map(|byte| slow.write_all(&[*byte]));
+            attend(&mut reception);
+            assert!(!late.passed(), "they keep their places");
+        }
+        for stranger in [&mut silent, &mut slow] {
+            stranger.set_read_timeout(Some(LONG)).unwrap();
+            assert!(!matches!(stranger.read(&mut [0]), Ok(1)), "it hears nothing");
+        }
+    }
+
+    #[test]
+    fn no_more_are_asked_at_once_than_there_are_places() {
+        let (mut reception, at) = reception(LONG);
+        let strangers: Vec<TcpStream> = (0..PLACES + 50).map(|_| TcpStream::connect(at).unwrap()).collect();
+        while reception.strangers.len() < PLACES {
+            attend(&mut reception);
+        }
+        for _ in 0..10 {
+            attend(&mut reception);
+            assert!(reception.strangers.len() <= PLACES);
+        }
+        drop(strangers);
+    }
 }
