@@ -15,6 +15,8 @@
 //!
 //! `KOLO_RENDEZVOUS` is obeyed under any launcher; across hosts, all but PMI and PMIx need it.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod probes;
 mod seat;
 
 use std::ffi::OsString;

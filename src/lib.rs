@@ -11,6 +11,9 @@ pub mod health;
 pub mod kernel;
 pub mod memory;
 pub mod op;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod parsers;
 pub mod plan;
 mod sys;
 pub mod topology;

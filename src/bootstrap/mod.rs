@@ -24,6 +24,8 @@ mod local;
 mod node;
 mod pmi;
 mod pmix;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod probes;
 mod rails;
 mod reception;
 mod roster;

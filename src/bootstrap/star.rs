@@ -47,10 +47,10 @@ pub(super) struct Hub {
 
 /// Any other rank's end.
 pub(super) struct Spoke {
-    rank: usize,
-    size: usize,
-    hub: Stream,
-    deadline: Deadline,
+    pub(super) rank: usize,
+    pub(super) size: usize,
+    pub(super) hub: Stream,
+    pub(super) deadline: Deadline,
 }
 
 impl Hub {
@@ -244,19 +244,19 @@ impl Bootstrap for Spoke {
 
 /// A spoke's words as they come.
 #[derive(Default)]
-struct Inbox {
+pub(super) struct Inbox {
     head: [u8; 4],
     /// How many bytes have come, with the head's.
     come: usize,
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Inbox {
-    fn complete(&self) -> bool {
+    pub(super) fn complete(&self) -> bool {
         self.come >= 4 && self.come - 4 == self.bytes.len()
     }
 
-    fn read(&mut self, stream: &Stream) -> Result<(), Trouble> {
+    pub(super) fn read(&mut self, stream: &Stream) -> Result<(), Trouble> {
         while !self.complete() {
             let room =
                 if self.come < 4 { &mut self.head[self.come..] } else { &mut self.bytes[self.come - 4..] };

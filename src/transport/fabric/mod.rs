@@ -24,6 +24,8 @@ mod link;
 mod operation;
 mod outgoing;
 mod peer;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod probes;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};

@@ -24,6 +24,8 @@
 mod hello;
 mod layout;
 mod loan;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod probes;
 #[cfg(test)]
 mod tests;
 

@@ -10,6 +10,8 @@
 mod frame;
 mod incoming;
 mod outgoing;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod probes;
 mod tune;
 
 use std::cell::{Cell, RefCell};
