@@ -20,6 +20,7 @@ pub struct Parser {
 pub const ALL: &[Parser] = &[
     Parser { name: "hello", probe: bootstrap::probes::hello, seeds: bootstrap::probes::hellos },
     Parser { name: "dialer", probe: bootstrap::probes::dialer, seeds: bootstrap::probes::verdicts },
+    Parser { name: "answer", probe: bootstrap::probes::answer, seeds: bootstrap::probes::answered },
     Parser { name: "card", probe: bootstrap::probes::card, seeds: bootstrap::probes::cards },
     Parser { name: "hub", probe: bootstrap::probes::hub, seeds: bootstrap::probes::inboxes },
     Parser { name: "spoke", probe: bootstrap::probes::spoke, seeds: bootstrap::probes::answers },

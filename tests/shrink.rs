@@ -67,6 +67,22 @@ fn what_was_shrunk_can_be_shrunk() {
     }
 }
 
+/// The job may number ranks in another order than the communicator does.
+#[test]
+fn order_is_kept_whatever_the_job_numbers_ranks() {
+    ranks_over("shm", 5, |communicator| {
+        let me = communicator.rank();
+        let mut reversed = communicator.split(Some(0), 4 - me).unwrap().unwrap();
+        assert_eq!(reversed.rank(), 4 - me);
+        if me == 1 {
+            return;
+        }
+        let mut left = reversed.shrink().unwrap();
+        assert_eq!((left.size(), left.rank()), (4, [3, 9, 2, 1, 0][me]));
+        assert_eq!(sum(&mut left, me as u64).unwrap(), 9);
+    });
+}
+
 /// Who waits in a call for ranks that shrink hears of it.
 #[test]
 fn a_call_that_others_have_given_up_ends() {

@@ -124,6 +124,10 @@ pub(super) fn decode_stage(bytes: &[u8], size: usize) -> Option<Stage> {
             for _ in 0..runs {
                 let (first, len) = (reader.u32()?, reader.u32()?);
                 let end = first.checked_add(len).filter(|end| *end as usize <= size)?;
+                // In ascending order, with a gap between: so there are no more of them than ranks.
+                if len == 0 || left.last().is_some_and(|last| first <= last + 1) {
+                    return None;
+                }
                 left.extend(first..end);
             }
             Stage::Decided(left)

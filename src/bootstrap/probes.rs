@@ -12,8 +12,8 @@ use super::secret::{Secret, hex};
 use super::star::{Inbox, MOST, Spoke};
 use super::stream::{Stream, Trouble};
 use super::wire::Writer;
-use super::{Bootstrap, Node};
-use crate::health::Deadline;
+use super::{Bootstrap, Node, inquiry};
+use crate::health::{Awaited, Deadline, Report, Stage, Waiting};
 
 /// The most that is put into a socket at once: what any takes.
 const FITS: usize = 32 << 10;
@@ -152,6 +152,35 @@ pub(crate) fn card(bytes: &[u8]) {
         }
         Err(error) => assert!(error.to_string().is_ascii()),
     }
+}
+
+/// What a rank answers at its door: how far it has come, or who is left.
+pub(crate) fn answer(bytes: &[u8]) {
+    if let Some(reports) = inquiry::decode(bytes) {
+        assert_eq!(inquiry::decode(&inquiry::encode(&reports)), Some(reports));
+    }
+    if let Some(stage) = inquiry::decode_stage(bytes, 1000) {
+        let ranks = if let Stage::Decided(left) = &stage { left.len() } else { 0 };
+        // A few bytes must not stand for more ranks than there are, however often they are repeated.
+        assert!(ranks <= 1000, "{ranks} ranks of 1000 are left");
+        assert_eq!(inquiry::decode_stage(&inquiry::encode_stage(&stage), 1000), Some(stage));
+    }
+}
+
+pub(crate) fn answered() -> Seeds {
+    let on = vec![Awaited { rank: 3, message: true }, Awaited { rank: 4, message: false }];
+    let waiting = Waiting { call: [7, 2, 100, 1 << 40], waited: Duration::from_millis(250), on };
+    let idle = Report { communicator: 7, begun: 2, done: 2, failed: None, waiting: None };
+    let failed = Report { done: 1, failed: Some(Some(3)), waiting: Some(waiting), ..idle.clone() };
+    let decided = Stage::Decided((0..5).chain(7..1000).collect());
+    let doubled = Writer::default().u8(2).u16(2).u32(0).u32(1000).u32(0).u32(1000).done();
+    vec![
+        ("nothing", inquiry::encode(&[])),
+        ("an-idle-and-a-failed-communicator", inquiry::encode(&[idle, failed])),
+        ("left-to-another", inquiry::encode_stage(&Stage::Left(2))),
+        ("those-that-are-left", inquiry::encode_stage(&decided)),
+        ("all-of-them-twice", doubled),
+    ]
 }
 
 pub(crate) fn cards() -> Seeds {

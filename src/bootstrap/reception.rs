@@ -86,8 +86,8 @@ impl Reception {
         watched: &[BorrowedFd<'_>],
         deadline: &Deadline,
     ) -> Result<News> {
-        // Nobody was asked anything while nobody attended: that time does not count. What it took before does, since a
-        // door attends for a second at a time.
+        // Nobody was asked anything while nobody attended: that time does not count. What it took before does: whoever
+        // attends comes back with each rank that is let in.
         let away = self.attended.elapsed();
         self.strangers.iter_mut().for_each(|stranger| stranger.since += away);
         let news = self.ask(secret, judge, watched, deadline);

@@ -118,7 +118,8 @@ impl Part {
     fn conclude(&mut self) {
         if self.stage == Stage::Left(self.me) && self.missing().next().is_none() {
             let counts = |rank: &u32| *rank == self.me || self.counted.contains(rank);
-            let left: Vec<u32> = self.members.iter().copied().filter(counts).collect();
+            let mut left: Vec<u32> = self.members.iter().copied().filter(counts).collect();
+            left.sort_unstable();
             self.stage = Stage::Decided(if self.may_go_on(&left) { left } else { Vec::new() });
         }
     }
