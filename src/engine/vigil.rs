@@ -1,11 +1,12 @@
 //! What a call does that waits for long: it says for whom, and asks those whether they make the same call.
 //!
-//! ```text
-//! after 200 ms    tell: whoever asks at this rank's door learns what it waits for
-//! then, ever more rarely    ask those it waits for: a rank that waits in another call of the same number has called
-//!                 differently, even where neither sends what the other one could compare
-//! at the deadline follow who waits for whom, to the one that waits for nobody, or around a circle
-//! ```
+//! | after nothing moved for   | it                                                                            |
+//! | ------------------------- | ----------------------------------------------------------------------------- |
+//! | 200 ms                    | tells: whoever asks at this rank's door learns what it waits for              |
+//! | 0.2, 0.4, 0.8 s and so on | asks those it waits for: are they in another call of the same number?         |
+//! | the deadline              | follows who waits for whom, to whose turn it is, or around a circle           |
+//!
+//! Two ranks that wait for each other in different calls would else never know: neither sends what could be compared.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
