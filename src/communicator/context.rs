@@ -18,6 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::health::{Deadline, Stage, Standings};
 use crate::memory::{Allocations, Bell, Region};
 use crate::plan::{Core, Host, Machine};
+use crate::sys::os;
 use crate::topology::{Cost, Handling, Topology};
 use crate::transport::local::Hub;
 use crate::transport::{self, HANDOVER, Link, Meeting, Transport};
@@ -83,6 +84,8 @@ impl Context {
         if !takes_rails(&roster, &transports) {
             roster.rails = 1;
         }
+        // A process of one thread joins at once; later the kernel waits 10 ms for all cores.
+        os::join_barriers();
         let standings = Arc::<Standings>::default();
         door.attend(Arc::clone(&standings))?;
         let here = roster.hosts.iter().filter(|host| **host == roster.hosts[me]).count();
