@@ -17,6 +17,7 @@
 mod carrier;
 mod dial;
 mod door;
+mod hall;
 mod handshake;
 mod inquiry;
 mod interfaces;

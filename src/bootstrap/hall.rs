@@ -1,0 +1,264 @@
+//! Inside the door: who comes in, where streams wait for their links' turn, and who waits for a knock.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::dial::{dial, within};
+use super::handshake::{Hello, Purpose, Refusal, Via, same_encryption, same_job, same_version};
+use super::reception::{Guest, News, Reception};
+use super::secret::{Secret, random};
+use super::stream::Stream;
+use super::{Node, inquiry};
+use crate::config::Place;
+use crate::error::{Error, Kind, Result};
+use crate::health::{Deadline, Report, Standings};
+use crate::topology::rail;
+
+/// How many streams may wait to be fetched.
+const MAILBOX: usize = 4096;
+/// How many communicators are remembered that were left.
+const LEFT: usize = 4096;
+/// How soon, and then how rarely, a rank that waits for a peer's knock looks whether that one will still come.
+const FIRST_PROBE: Duration = Duration::from_millis(20);
+const PROBE: Duration = Duration::from_secs(1);
+
+/// What the attendant shares with those who wait.
+pub(super) struct Hall {
+    pub(super) me: usize,
+    pub(super) size: usize,
+    pub(super) job: String,
+    pub(super) secret: Secret,
+    /// Whether what leads over a network is sealed.
+    pub(super) encrypts: bool,
+    /// Its abstract UNIX socket.
+    pub(super) name: String,
+    pub(super) state: Mutex<State>,
+    pub(super) delivered: Condvar,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    /// Streams whose link's turn has not come.
+    pub(super) mailbox: HashMap<Appointment, Stream>,
+    /// Why a rank came that the others cannot go together with.
+    odds: Option<String>,
+    /// Why nobody can come in at present.
+    trouble: Option<Error>,
+    /// What came of those who were refused.
+    refusals: String,
+    /// Communicators that this rank has left, the last ones: who comes for their links finds the stream's end.
+    left: VecDeque<u64>,
+}
+
+/// Which stream with whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Appointment {
+    pub(super) peer: usize,
+    pub(super) purpose: Purpose,
+}
+
+impl Hall {
+    /// A stream to the peer: its lower rank dials, the higher one waits.
+    pub(super) fn keep(&self, appointment: Appointment, node: &Node, deadline: &Deadline) -> Result<Stream> {
+        if self.me > appointment.peer {
+            return self.wait(appointment, node, deadline);
+        }
+        let places = places(appointment.purpose, node);
+        let ranks = (self.me, appointment.peer);
+        let mut failure = None;
+        for place in &places {
+            let hello =
+                Hello::new(&self.job, ranks, self.size, appointment.purpose, self.encrypts, random()?);
+            match dial(place, &hello, &self.secret, false, deadline) {
+                Ok(stream) => return Ok(stream),
+                // The first address is the best one, so that what is wrong there tells most.
+                Err(error) => _ = failure.get_or_insert(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::new(Kind::Usage, "it opened no TCP door")))
+    }
+
+    /// Waits until the peer has knocked.
+    fn wait(&self, appointment: Appointment, node: &Node, deadline: &Deadline) -> Result<Stream> {
+        let (mut state, mut pause) = (self.lock(), FIRST_PROBE);
+        loop {
+            if let Some(stream) = state.mailbox.remove(&appointment) {
+                return Ok(stream);
+            }
+            if let Some(why) = &state.odds {
+                return Err(Error::new(Kind::Refused, why.as_str()));
+            }
+            if deadline.passed() {
+                if let Some(trouble) = state.trouble.take() {
+                    return Err(trouble);
+                }
+                let text = format!("it did not connect{}{}", within(deadline), state.refusals);
+                return Err(Error::new(Kind::Deadline, text));
+            }
+            let slice = deadline.left().map_or(pause, |left| left.min(pause));
+            let (news, slept) =
+                self.delivered.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner);
+            state = news;
+            if slept.timed_out() && !state.mailbox.contains_key(&appointment) {
+                drop(state);
+                pause = PROBE.min(2 * pause);
+                let gone = self.is_gone(appointment, node);
+                if gone.is_some() {
+                    self.catch_up();
+                }
+                state = self.lock();
+                if let Some(why) = gone.filter(|_| !state.mailbox.contains_key(&appointment)) {
+                    return Err(Error::new(Kind::PeerLost, why));
+                }
+            }
+        }
+    }
+
+    /// Why a peer will not come any more, if so.
+    fn is_gone(&self, Appointment { peer, purpose }: Appointment, node: &Node) -> Option<&'static str> {
+        match self.ask(peer, node, Purpose::Reports, &Deadline::after(Some(PROBE / 10))) {
+            Err(error) if error.kind() == Kind::PeerLost => Some("it ended before it connected"),
+            Err(_) => None,
+            Ok(answer) => {
+                let reports = inquiry::decode(&answer).unwrap_or_default();
+                let left =
+                    |report: &Report| report.failed.is_some() && purpose.is_link_of(report.communicator);
+                reports.iter().any(left).then_some("it has left the communicator")
+            }
+        }
+    }
+
+    /// Waits until whoever has been let in is in the mailbox: the attendant answers no later knock before that, and
+    /// this is one.
+    pub(super) fn catch_up(&self) {
+        let soon = Deadline::after(Some(PROBE));
+        let (ranks, purpose) = ((self.me, self.me), Purpose::Reports);
+        let own = Place::Unix(self.name.clone());
+        let knock = || -> Result<()> {
+            let hello = Hello::new(&self.job, ranks, self.size, purpose, self.encrypts, random()?);
+            inquiry::hear(&dial(&own, &hello, &self.secret, false, &soon)?, &soon).map(drop)
+        };
+        // Where nobody answers here, nobody is let in either.
+        let _ = knock();
+    }
+
+    /// What the peer says to a question.
+    pub(super) fn ask(
+        &self,
+        peer: usize,
+        node: &Node,
+        purpose: Purpose,
+        deadline: &Deadline,
+    ) -> Result<Vec<u8>> {
+        let through_tcp = node.tcp.iter().map(|address| Place::Tcp(address.to_string()));
+        let mut failure = None;
+        for place in std::iter::once(Place::Unix(node.door.clone())).chain(through_tcp) {
+            let hello = Hello::new(&self.job, (self.me, peer), self.size, purpose, self.encrypts, random()?);
+            match dial(&place, &hello, &self.secret, false, deadline) {
+                Ok(stream) => return inquiry::hear(&stream, deadline),
+                Err(error) => failure = Some(error),
+            }
+            if deadline.passed() {
+                break;
+            }
+        }
+        Err(failure.expect("a rank has a door"))
+    }
+
+    /// Attends to who knocks until the other end of `end` is closed.
+    pub(super) fn attend(&self, mut reception: Reception, standings: &Standings, end: &UnixStream) {
+        let forever = Deadline::after(None);
+        loop {
+            let mut judge = |hello: &Hello| self.welcome(hello);
+            let news = reception.attend(&self.secret, &mut judge, &[end.as_fd()], &forever);
+            let (guests, odds, trouble) = match news {
+                Ok(News::Guests(guests)) => (guests, None, None),
+                Ok(News::Odds(why, guests)) => (guests, Some(why), None),
+                Ok(News::Late) => continue,
+                Ok(News::Gone) => return,
+                Err(error) => (Vec::new(), None, Some(error)),
+            };
+            let troubled = trouble.is_some();
+            let mut state = self.lock();
+            state.refusals = reception.refusals();
+            state.trouble = trouble;
+            state.odds = state.odds.take().or(odds);
+            for Guest { stream, hello } in guests {
+                match hello.purpose {
+                    Purpose::Reports => inquiry::answer(&stream, &inquiry::encode(&standings.reports())),
+                    Purpose::Stage { communicator } => {
+                        let stage = standings.stage(communicator);
+                        inquiry::answer(&stream, &inquiry::encode_stage(&stage));
+                    }
+                    _ => deliver(&mut state, stream, &hello),
+                }
+            }
+            drop(state);
+            self.delivered.notify_all();
+            if troubled {
+                // Such as no descriptor being left: another attempt fails as soon.
+                std::thread::sleep(PROBE / 10);
+            }
+        }
+    }
+
+    /// Nobody waits for this communicator's links any more.
+    pub(super) fn leave(&self, communicator: u64) {
+        let mut state = self.lock();
+        state.mailbox.retain(|appointment, _| !appointment.purpose.is_link_of(communicator));
+        if state.left.len() == LEFT {
+            state.left.pop_front();
+        }
+        state.left.push_back(communicator);
+    }
+
+    /// Whether somebody who proved the secret may come in.
+    fn welcome(&self, hello: &Hello) -> Result<(), Refusal> {
+        same_job(hello, &self.job)?;
+        same_version(hello)?;
+        same_encryption(hello, self.encrypts)?;
+        let (from, to) = (hello.from as usize, hello.to as usize);
+        let expected = match hello.purpose {
+            Purpose::Link { .. } => from < to,
+            Purpose::Reports | Purpose::Stage { .. } => from < self.size,
+            Purpose::Rendezvous => false,
+        };
+        if !expected || to != self.me || hello.size as usize != self.size {
+            let why =
+                format!("rank {from} of {} knocked at rank {}'s door for rank {to}", hello.size, self.me);
+            return Err(Refusal::stranger(why));
+        }
+        match self.lock().mailbox.len() < MAILBOX {
+            true => Ok(()),
+            false => Err(Refusal::stranger(format!("rank {from} came while {MAILBOX} streams were waiting"))),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn deliver(State { mailbox, left, .. }: &mut State, stream: Stream, hello: &Hello) {
+    let via = if matches!(stream, Stream::Unix(_)) { Via::Unix } else { Via::Tcp };
+    let Purpose::Link { communicator, channel, .. } = hello.purpose else { return };
+    if left.contains(&communicator) {}
+    // How it came counts, not how it says that it came.
+    let purpose = Purpose::Link { communicator, channel, via };
+    mailbox.insert(Appointment { peer: hello.from as usize, purpose }, stream);
+}
+
+/// Where a peer's door is; for a stream on a rail, there first.
+fn places(purpose: Purpose, node: &Node) -> Vec<Place> {
+    match purpose {
+        Purpose::Link { via: Via::Tcp, channel, .. } => {
+            let rail = rail(channel) % node.tcp.len().max(1);
+            let doors = node.tcp[rail..].iter().chain(&node.tcp[..rail]);
+            doors.map(|address| Place::Tcp(address.to_string())).collect()
+        }
+        _ => vec![Place::Unix(node.door.clone())],
+    }
+}
