@@ -328,6 +328,19 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_for_links_that_were_left_finds_the_streams_end() {
+        let (doors, nodes) = doors(2);
+        for late in [false, true] {
+            if late {
+                doors[1].leave(7);
+            }
+            let stream = keep(&doors[0], &nodes, 1, LINK).unwrap();
+            doors[1].leave(7);
+            assert!(stream.read(&mut [0], &Deadline::after(Some(LONG))).is_err());
+        }
+    }
+
+    #[test]
     fn a_peer_that_has_ended_is_lost_on_either_side() {
         let (mut doors, nodes) = doors(3);
         drop(doors.remove(1));

@@ -245,7 +245,9 @@ impl Hall {
 fn deliver(State { mailbox, left, .. }: &mut State, stream: Stream, hello: &Hello) {
     let via = if matches!(stream, Stream::Unix(_)) { Via::Unix } else { Via::Tcp };
     let Purpose::Link { communicator, channel, .. } = hello.purpose else { return };
-    if left.contains(&communicator) {}
+    if left.contains(&communicator) {
+        return;
+    }
     // How it came counts, not how it says that it came.
     let purpose = Purpose::Link { communicator, channel, via };
     mailbox.insert(Appointment { peer: hello.from as usize, purpose }, stream);
