@@ -31,7 +31,7 @@ pub(crate) trait Narrow: Copy {
 
 /// A layout: bits of the mantissa, bias of the exponent, and special values.
 pub(crate) struct Format {
-    mantissa: u32,
+    pub(crate) mantissa: u32,
     bias: u32,
     /// What greater magnitudes are taken for, as the bits of an f32: of the largest finite value, or of
     /// one that rounds to infinity.
@@ -41,7 +41,7 @@ pub(crate) struct Format {
     /// The code that NaN becomes.
     pub(crate) nan: u32,
     /// The least code that widens to NaN (E4M3), or to infinity or NaN (the others).
-    special: u32,
+    pub(crate) special: u32,
 }
 
 const F16: Format = Format {

@@ -28,6 +28,16 @@ pub(super) trait Vectors: Sized + Copy {
     /// # Safety
     /// 64 elements can be written there; the processor is [`Avx512`](super::Variant::Avx512).
     unsafe fn store(lanes: [__m512; 4], to: *mut Unaligned<Self>);
+
+    /// As [`store`](Self::store), of what is read again at once, by whole vectors.
+    ///
+    /// # Safety
+    /// As `store`.
+    #[inline(always)]
+    unsafe fn pack(lanes: [__m512; 4], to: *mut Unaligned<Self>) {
+        // SAFETY: the caller's promise.
+        unsafe { Self::store(lanes, to) }
+    }
 }
 
 /// Vectors as the lanes of a chunk.
@@ -81,7 +91,7 @@ unsafe fn canonical_vector(wide: __m512) -> __m512 {
 
 /// a & mask | b, lane by lane.
 #[inline(always)]
-unsafe fn masked_or(a: __m512i, mask: __m512i, b: __m512i) -> __m512i {
+pub(super) unsafe fn masked_or(a: __m512i, mask: __m512i, b: __m512i) -> __m512i {
     // SAFETY: the caller's promise of the processor.
     unsafe { _mm512_ternarylogic_epi32::<0xea>(a, mask, b) }
 }
@@ -157,6 +167,23 @@ impl Vectors for f16 {
             to.cast::<[__m256i; 4]>().write_unaligned(halves);
         }
     }
+
+    // Whoever reads what two stores wrote waits until both are in the cache. To join halves always would cost more:
+    // narrowing straight into memory is cheaper.
+    #[inline(always)]
+    unsafe fn pack(lanes: [__m512; 4], to: *mut Unaligned<Self>) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let [a, b, c, d] = each!(f16_of(canonical(lanes)));
+            to.cast::<[__m512i; 2]>().write_unaligned([joined(a, b), joined(c, d)]);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn joined(low: __m256i, high: __m256i) -> __m512i {
+    // SAFETY: the caller's promise of the processor.
+    unsafe { _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high) }
 }
 
 /// # Safety
@@ -212,7 +239,7 @@ unsafe fn load_fp8(from: *const u8, tables: &Tables) -> [__m512; 4] {
 
 /// The bytes of a table at the codes, whatever their signs.
 #[inline(always)]
-unsafe fn looked_up(codes: __m512i, table: &[u8; 128]) -> __m512i {
+pub(super) unsafe fn looked_up(codes: __m512i, table: &[u8; 128]) -> __m512i {
     // SAFETY: the table is two vectors long; the caller's promise of the processor.
     unsafe {
         let [first, second] = table.as_ptr().cast::<[__m512i; 2]>().read_unaligned();

@@ -1,10 +1,43 @@
 //! The operators, as types: a loop is compiled for each.
 
 use super::number::Wide;
+use super::variant::Isa;
 
 /// a ⊕ b.
-pub(super) trait Combine<W> {
+pub(super) trait Combine<W: Copy> {
     fn combine(a: W, b: W) -> W;
+
+    /// The lanes of a chunk.
+    ///
+    /// # Safety
+    /// The processor is of that kind.
+    #[inline(always)]
+    unsafe fn combine_all<I: Isa, const LANES: usize>(a: [W; LANES], b: [W; LANES]) -> [W; LANES] {
+        each(a, b, Self::combine)
+    }
+}
+
+/// Lane by lane.
+#[inline(always)]
+pub(super) fn each<W: Copy, const LANES: usize>(
+    mut a: [W; LANES],
+    b: [W; LANES],
+    combine: impl Fn(W, W) -> W,
+) -> [W; LANES] {
+    for i in 0..LANES {
+        a[i] = combine(a[i], b[i]);
+    }
+    a
+}
+
+/// The one source there is.
+pub(super) struct First;
+
+impl<W: Copy> Combine<W> for First {
+    #[inline(always)]
+    fn combine(a: W, _: W) -> W {
+        a
+    }
 }
 
 pub(super) struct Sum;

@@ -26,7 +26,7 @@
 use std::marker::PhantomData;
 use std::ptr;
 
-use super::combine::Combine;
+use super::combine::{Combine, First};
 use super::few;
 use super::number::{Number, Unaligned, Walk, Wide};
 use super::variant::{Isa, Job, Kernel, LINE, PairKernel};
@@ -49,10 +49,10 @@ impl<N: Number, O: Combine<N::Wide>, const FINISH: bool> Kernel for Fold<N, O, F
         if let (&[to, too], &[a, b], false, true) = (job.destinations, job.sources, job.streams, I::LONG) {
             let job = Job { destinations: &[to, too], sources: &[a, b], streams: false, ..job.clone() };
             // SAFETY: the caller's promise, handed on.
-            return unsafe { walk::<N, I>(&job, |a, b| O::combine(a, b), finish) };
+            return unsafe { walk::<N, O, I>(&job, finish) };
         }
         // SAFETY: the caller's promise, handed on.
-        unsafe { walk::<N, I>(job, |a, b| O::combine(a, b), finish) }
+        unsafe { walk::<N, O, I>(job, finish) }
     }
 }
 
@@ -77,7 +77,7 @@ impl<N: Number> Kernel for Prescale<N> {
         let factor = unsafe { job.factor.as_ptr().cast::<Unaligned<N>>().read() }.0.widen();
         let finish = |contribution: N::Wide| contribution.multiply(factor);
         // SAFETY: the caller's promise, handed on.
-        unsafe { walk::<N, I>(job, |a, _| a, finish) }
+        unsafe { walk::<N, First, I>(job, finish) }
     }
 }
 
@@ -85,7 +85,7 @@ impl Kernel for Copy {
     #[inline(always)]
     unsafe fn run<I: Isa>(job: &Job<'_>) {
         // SAFETY: the caller's promise, handed on.
-        unsafe { walk::<u8, I>(job, |a, _| a, |a| a) }
+        unsafe { walk::<u8, First, I>(job, |a| a) }
     }
 }
 
@@ -94,22 +94,18 @@ impl Kernel for Copy {
 /// # Safety
 /// That of [`Kernel::run`].
 #[inline(always)]
-unsafe fn walk<N: Number, I: Isa>(
-    job: &Job<'_>,
-    combine: impl Fn(N::Wide, N::Wide) -> N::Wide,
-    finish: impl Fn(N::Wide) -> N::Wide,
-) {
+unsafe fn walk<N: Number, O: Combine<N::Wide>, I: Isa>(job: &Job<'_>, finish: impl Fn(N::Wide) -> N::Wide) {
     let Some((first, others)) = job.sources.split_first() else { return };
     let (start, end) = (job.range.start / size_of::<N>(), job.range.end / size_of::<N>());
     let (destinations, streams) = (job.destinations, job.streams);
-    let types = PhantomData::<(N, I)>;
-    let mut views = Views { destinations, first, others, start, end, streams, combine, finish, types };
+    let types = PhantomData::<(N, O, I)>;
+    let mut views = Views { destinations, first, others, start, end, streams, finish, types };
     // SAFETY: the caller's promise, handed on.
     unsafe { N::walk::<I>(&mut views) }
 }
 
 /// A walk through the views of a job.
-struct Views<'a, N, I, C, F> {
+struct Views<'a, N, O, I, F> {
     destinations: &'a [View<'a>],
     first: &'a View<'a>,
     others: &'a [View<'a>],
@@ -117,16 +113,15 @@ struct Views<'a, N, I, C, F> {
     start: usize,
     end: usize,
     streams: bool,
-    combine: C,
     finish: F,
-    types: PhantomData<(N, I)>,
+    types: PhantomData<(N, O, I)>,
 }
 
-impl<N, I, C, F> Views<'_, N, I, C, F>
+impl<N, O, I, F> Views<'_, N, O, I, F>
 where
     N: Number,
+    O: Combine<N::Wide>,
     I: Isa,
-    C: Fn(N::Wide, N::Wide) -> N::Wide,
     F: Fn(N::Wide) -> N::Wide,
 {
     #[inline(always)]
@@ -169,10 +164,7 @@ where
         unsafe {
             let mut chunk = self.load::<LANES, PADDED>(self.first, start);
             for other in one_by_one(self.others) {
-                let lanes = self.load::<LANES, PADDED>(other, start);
-                for i in 0..LANES {
-                    chunk[i] = (self.combine)(chunk[i], lanes[i]);
-                }
+                chunk = O::combine_all::<I, LANES>(chunk, self.load::<LANES, PADDED>(other, start));
             }
             for lane in &mut chunk {
                 *lane = (self.finish)(*lane);
@@ -213,7 +205,7 @@ where
                 return N::store::<I, LANES>(chunk, destination.as_ptr().cast::<Unaligned<N>>().add(start));
             }
             let mut lines = [[0u8; LINE]; 8];
-            N::store::<I, LANES>(chunk, lines.as_mut_ptr().cast());
+            N::pack::<I, LANES>(chunk, lines.as_mut_ptr().cast());
             let bytes = LANES * size_of::<N>();
             for destination in one_by_one(self.destinations) {
                 let to = destination.as_ptr().add(start * size_of::<N>());
@@ -247,11 +239,11 @@ fn one_by_one<'a>(views: &'a [View<'a>]) -> impl Iterator<Item = &'a View<'a>> {
     })
 }
 
-impl<N, I, C, F> Walk for Views<'_, N, I, C, F>
+impl<N, O, I, F> Walk for Views<'_, N, O, I, F>
 where
     N: Number,
+    O: Combine<N::Wide>,
     I: Isa,
-    C: Fn(N::Wide, N::Wide) -> N::Wide,
     F: Fn(N::Wide) -> N::Wide,
 {
     #[inline(always)]

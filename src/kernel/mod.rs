@@ -16,6 +16,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod codes;
 mod combine;
 mod few;
 mod fold;

@@ -101,6 +101,17 @@ macro_rules! narrow {
             }
 
             #[inline(always)]
+            unsafe fn pack<I: Isa, const LANES: usize>(chunk: [f32; LANES], to: *mut Unaligned<Self>) {
+                #[cfg(target_arch = "x86_64")]
+                if I::AVX512 && LANES == CHUNK {
+                    // SAFETY: the caller's promise.
+                    return unsafe { avx512::Vectors::pack(avx512::vectors(chunk), to) };
+                }
+                // SAFETY: the caller's promise.
+                unsafe { Self::store::<I, LANES>(chunk, to) }
+            }
+
+            #[inline(always)]
             unsafe fn walk<I: Isa>(walk: &mut impl Walk) {
                 // SAFETY: the caller's promise.
                 unsafe {

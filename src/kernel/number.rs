@@ -28,6 +28,16 @@ pub(super) trait Number: Element {
     /// `LANES` elements can be written there, and the processor is of that kind.
     unsafe fn store<I: Isa, const LANES: usize>(chunk: [Self::Wide; LANES], to: *mut Unaligned<Self>);
 
+    /// As [`store`](Self::store), of what is copied from there at once.
+    ///
+    /// # Safety
+    /// That of `store`.
+    #[inline(always)]
+    unsafe fn pack<I: Isa, const LANES: usize>(chunk: [Self::Wide; LANES], to: *mut Unaligned<Self>) {
+        // SAFETY: the caller's promise.
+        unsafe { Self::store::<I, LANES>(chunk, to) }
+    }
+
     /// Walks in chunks of at least 256 widened bytes, then does what is left.
     ///
     /// # Safety

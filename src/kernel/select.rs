@@ -1,5 +1,7 @@
 //! Which kernel serves an element type and an operator.
 
+#[cfg(target_arch = "x86_64")]
+use super::codes::CodeSum;
 use super::combine::{And, Max, Min, Or, Prod, Sum, Xor};
 use super::fold::{Copy, Fold, Prescale};
 use super::variant::{Entries, Entry, Variant};
@@ -36,6 +38,14 @@ macro_rules! with_signless_type {
 /// caller's own.
 pub(super) fn fold(variant: Variant, dtype: Dtype, op: OpKind) -> Option<Entries> {
     Some(match op {
+        #[cfg(target_arch = "x86_64")]
+        OpKind::Sum | OpKind::Average | OpKind::PreMul if dtype == Dtype::F8E4M3 => {
+            variant.entries::<CodeSum<F8E4M3>>()
+        }
+        #[cfg(target_arch = "x86_64")]
+        OpKind::Sum | OpKind::Average | OpKind::PreMul if dtype == Dtype::F8E5M2 => {
+            variant.entries::<CodeSum<F8E5M2>>()
+        }
         OpKind::Sum | OpKind::Average | OpKind::PreMul => {
             with_signless_type!(dtype, N => variant.entries::<Fold<N, Sum, false>>())
         }
