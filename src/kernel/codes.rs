@@ -92,7 +92,7 @@ impl<N: Fp8> Combine<u8> for Codes<N> {
     }
 }
 
-/// What is looked up. Indices that are negative begin from a table's end.
+/// What is looked up.
 pub(super) struct Tables {
     /// A code's bits of the exponent, and the one that is the lowest of them.
     exponent: u8,
@@ -101,7 +101,10 @@ pub(super) struct Tables {
     special: u8,
     /// By code: 8 x its significand.
     larger: [u8; 128],
-    /// By 2 x `least` x distance + significand less `least`: the same, shifted.
+    /// By code: what twice the larger number's binade, less 128, is more than the place in `smaller` of one with
+    /// this code. Both have a sign, and differences that are too large are taken for the largest there is.
+    places: [u8; 128],
+    /// 8 x the significand, shifted by so many places as there are rows of all significands before it.
     smaller: [u8; 128],
     /// By the sum: its code less that of the larger number's binade.
     rounded: [[u8; 128]; 2],
@@ -109,36 +112,28 @@ pub(super) struct Tables {
     subnormal: [u8; 64],
 }
 
-/// Exponents that are farther apart than this may as well be so far apart: the smaller number does not reach half of
-/// the larger one's last bit.
-const FAR: u8 = 7;
-
 /// What takes any binade below the least one, to an odd code that no number has.
 const NOTHING: u8 = -127i8 as u8;
 
 impl Tables {
     const fn of(format: &Format) -> Self {
         let least: i32 = 1 << format.mantissa;
-        let (mut larger, mut smaller) = ([0; 128], [0; 128]);
+        let (mut larger, mut places, mut smaller) = ([0; 128], [0; 128], [0; 128]);
         let (mut rounded, mut subnormal) = ([[0; 128]; 2], [0; 64]);
         let mut code = 0;
         while code < 128 {
-            let significand = if code < least { code } else { code % least + least };
+            let binade = if code < least { least } else { code - code % least };
+            let significand = code - (binade - least);
             larger[code as usize] = 8 * significand as u8;
+            places[code as usize] = (2 * binade - 128 - significand) as u8;
             code += 1;
         }
-        let mut significand = 0;
-        while significand < 2 * least {
-            let less = significand - least;
-            let mut distance = 0;
-            while distance <= FAR as i32 {
-                let (shifted, lost) =
-                    ((8 * significand) >> distance, (8 * significand) & ((1 << distance) - 1));
-                let index = (2 * least * distance + less) & 127;
-                smaller[index as usize] = (shifted | (lost != 0) as i32) as u8;
-                distance += 1;
-            }
-            significand += 1;
+        let mut place = 0;
+        while place < 128 {
+            let (distance, significand) = (place / (2 * least), place % (2 * least));
+            let (shifted, lost) = ((8 * significand) >> distance, 8 * significand % (1 << distance));
+            smaller[place as usize] = (shifted | (lost != 0) as i32) as u8;
+            place += 1;
         }
         // Nothing is left: a place in `subnormal` that is no number's, since binades are even.
         rounded[0][0] = NOTHING;
@@ -169,7 +164,7 @@ impl Tables {
         }
         let exponent = 0x7f & !(least as u8 - 1);
         let special = format.special as u8;
-        Self { exponent, least: least as u8, special, larger, smaller, rounded, subnormal }
+        Self { exponent, least: least as u8, special, larger, places, smaller, rounded, subnormal }
     }
 }
 
@@ -177,7 +172,7 @@ mod avx512 {
     use std::arch::x86_64::*;
 
     use super::super::avx512::{looked_up, masked_or};
-    use super::{Codes, Combine, FAR, Fp8, Tables};
+    use super::{Codes, Combine, Fp8};
 
     /// # Safety
     /// The processor is [`Avx512`](super::super::Variant::Avx512).
@@ -197,10 +192,11 @@ mod avx512 {
                     &std::mem::transmute::<__m512i, [u8; 64]>(b),
                 );
             }
-            let (high, low) = (binade(larger, tables), binade(smaller, tables));
-            let distance = _mm512_min_epu8(_mm512_sub_epi8(high, low), all(FAR * tables.least));
-            let row = _mm512_add_epi8(distance, distance);
-            let addend = looked_up(_mm512_add_epi8(row, _mm512_sub_epi8(smaller, low)), &tables.smaller);
+            // Subnormal numbers are in the least binade of the normal ones.
+            let binade = _mm512_max_epu8(_mm512_and_si512(larger, all(tables.exponent)), all(tables.least));
+            let doubled = _mm512_xor_si512(_mm512_add_epi8(binade, binade), all(0x80));
+            let place = _mm512_subs_epi8(doubled, looked_up(smaller, &tables.places));
+            let addend = looked_up(place, &tables.smaller);
             let augend = looked_up(larger, &tables.larger);
             let differ = _mm512_movepi8_mask(_mm512_xor_si512(a, b));
             let sum = _mm512_add_epi8(augend, addend);
@@ -211,7 +207,7 @@ mod avx512 {
                 let carried = looked_up(sum, &tables.rounded[1]);
                 rounded = _mm512_mask_mov_epi8(rounded, _mm512_movepi8_mask(sum), carried);
             }
-            let code = _mm512_adds_epi8(high, rounded);
+            let code = _mm512_adds_epi8(binade, rounded);
             let below = _mm512_cmplt_epi8_mask(code, all(tables.least));
             let code = _mm512_mask_permutexvar_epi8(code, below, code, vector(&tables.subnormal));
             let code = _mm512_min_epu8(code, all(tables.special - 1));
@@ -234,13 +230,6 @@ mod avx512 {
     unsafe fn vector(bytes: &[u8; 64]) -> __m512i {
         // SAFETY: they are one; the caller's promise of the processor.
         unsafe { bytes.as_ptr().cast::<__m512i>().read_unaligned() }
-    }
-
-    /// Without the mantissas; subnormal numbers are in the least binade of the normal ones.
-    #[inline(always)]
-    unsafe fn binade(magnitudes: __m512i, tables: &Tables) -> __m512i {
-        // SAFETY: the caller's promise of the processor.
-        unsafe { _mm512_max_epu8(_mm512_and_si512(magnitudes, all(tables.exponent)), all(tables.least)) }
     }
 
     /// Sums some of which are infinite or no number.
