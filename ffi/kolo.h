@@ -210,7 +210,7 @@ enum kolo_status kolo_barrier(struct kolo_comm *comm);
 
 // Joins the job that a launcher offers in the environment (kolo run, Open MPI's mpirun, PMI, or KOLO_RANK,
 // KOLO_SIZE and KOLO_RENDEZVOUS by hand); without one, a job of one rank. Stores the communicator of all its
-// ranks in *comm.
+// ranks in *comm. With KOLO_JOIN=1 this process is a newcomer: it waits until the job calls kolo_grow.
 enum kolo_status kolo_init(struct kolo_comm **comm);
 
 // Ends a communicator and frees it with the memory of its kolo_alloc. Null is fine.
@@ -222,6 +222,10 @@ int32_t kolo_rank(const struct kolo_comm *comm);
 // How many ranks there are; -1 where comm is null.
 int32_t kolo_size(const struct kolo_comm *comm);
 
+// How often the job had grown when this communicator's ranks met: 0 for those that started together; -1 where comm is
+// null. A newcomer sees by it that the others have to tell it how far they are.
+int32_t kolo_generation(const struct kolo_comm *comm);
+
 // Ranks that pass the same color (0 or more) form a new communicator, ordered by key and then by rank, which
 // is stored in *part; a rank that passes a negative color joins none, and gets null. All ranks call it.
 enum kolo_status kolo_split(struct kolo_comm *comm, int32_t color, uint64_t key, struct kolo_comm **part);
@@ -231,6 +235,13 @@ enum kolo_status kolo_split(struct kolo_comm *comm, int32_t color, uint64_t key,
 // ranks that live and have not called it.
 enum kolo_status kolo_shrink(struct kolo_comm *comm,
                              struct kolo_comm **left);
+
+// Stores a communicator of these ranks and so many newcomers in *grown: processes whose kolo_init waits with KOLO_JOIN=1
+// where KOLO_RENDEZVOUS says. All ranks call it. They keep their order and come first. All get one, or none does and
+// this communicator is as it was: KOLO_DEADLINE says that too few came, KOLO_PEER_LOST that somebody left meanwhile.
+enum kolo_status kolo_grow(struct kolo_comm *comm,
+                           int32_t newcomers,
+                           struct kolo_comm **grown);
 
 // Aborts from any thread: calls on this rank, blocked or to come, return KOLO_ABORTED; the other ranks learn
 // that this one has left.

@@ -13,7 +13,8 @@
 //! |                     | the same, on several hosts, with `--mpi=pmix` | through PMIx                              |
 //! | none                | one rank                                      | -                                         |
 //!
-//! `KOLO_RENDEZVOUS` is obeyed under any launcher; across hosts, all but PMI and PMIx need it.
+//! `KOLO_RENDEZVOUS` is obeyed under any launcher; across hosts, all but PMI and PMIx need it. With `KOLO_JOIN` the
+//! process is a newcomer of a job that runs, which tells it its number when it grows.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod probes;
@@ -32,13 +33,21 @@ use crate::plan::CollectiveKind;
 use seat::Seat;
 
 /// The variables that are kolo's own, and what each means.
-pub const VARIABLES: [(&str, &str); 19] = [
+pub const VARIABLES: [(&str, &str); 20] = [
     ("KOLO_RANK", "this rank's number, from 0"),
     ("KOLO_SIZE", "how many ranks there are"),
     ("KOLO_LOCAL_RANK", "this rank's number among those of its host"),
     ("KOLO_LOCAL_SIZE", "how many ranks there are on this host"),
     ("KOLO_JOB", "the job's name, alike on all ranks"),
-    ("KOLO_RENDEZVOUS", "where rank 0 waits for the others: host:port, or @name for an abstract UNIX socket"),
+    (
+        "KOLO_RENDEZVOUS",
+        "where rank 0 waits for the others: host:port, or @name for an abstract UNIX socket; newcomers are met there or, \
+         where a list names more, at the first one that is to be had",
+    ),
+    (
+        "KOLO_JOIN",
+        "1: this process is a newcomer, which a job that runs takes in when it grows; by default 0",
+    ),
     ("KOLO_LISTEN_FD", "rank 0 only: a descriptor that already listens at KOLO_RENDEZVOUS=@name"),
     ("KOLO_SECRET", "the job's secret, at least 16 bytes"),
     ("KOLO_SECRET_FILE", "a file that holds the job's secret"),
@@ -64,7 +73,7 @@ pub const VARIABLES: [(&str, &str); 19] = [
 ];
 
 /// The most ranks that a job may have.
-const MOST_RANKS: usize = 1 << 20;
+pub(crate) const MOST_RANKS: usize = 1 << 20;
 /// The longest deadline that is not "none": a hundred years, so that the clock cannot overflow.
 const LONGEST: f64 = 100.0 * 365.0 * 86400.0;
 
@@ -73,9 +82,9 @@ const LONGEST: f64 = 100.0 * 365.0 * 86400.0;
 pub struct Config {
     /// Who started this rank.
     pub launcher: Launcher,
-    /// This rank.
+    /// This rank; of a newcomer, whatever number its launcher gave it.
     pub rank: usize,
-    /// How many there are.
+    /// How many there are; to a newcomer it is told when it joins.
     pub size: usize,
     /// This rank's number among those of its host, and how many those are, as the launcher says.
     pub local: Option<(usize, usize)>,
@@ -83,6 +92,9 @@ pub struct Config {
     pub job: String,
     /// How the ranks meet.
     pub way: Way,
+    /// The places that `KOLO_RENDEZVOUS` names: at the first the job's ranks meet, at the first that is to be had its
+    /// newcomers.
+    pub rendezvous: Vec<Place>,
     /// The job's secret, where one was given.
     pub secret: Option<Secret>,
     /// The ports at which a rank may listen; `0..=0` stands for any.
@@ -155,6 +167,8 @@ pub enum Way {
         /// Where the client library may be, the best first.
         libraries: Vec<PathBuf>,
     },
+    /// As a newcomer of a job that runs, at one of the configuration's rendezvous.
+    Newcomer,
 }
 
 /// Where rank 0 waits for the others.
@@ -221,6 +235,7 @@ impl Config {
             size,
             local,
             way: seat::way(&env, &seat, &job)?,
+            rendezvous: seat::places(&env)?,
             job,
             secret: secret(&env)?,
             ports: ports(&env)?,
@@ -409,6 +424,26 @@ mod tests {
         let spoke = read(&[&common[..], &[("KOLO_RANK", "3")]].concat()).unwrap();
         assert_eq!(spoke.way, Way::Star(Rendezvous { place, listener: None }));
         assert_eq!((spoke.rank, spoke.size, spoke.job.as_str()), (3, 4, "x"));
+    }
+
+    #[test]
+    fn a_newcomer_needs_no_number_but_a_place() {
+        let places = [Place::Tcp("a:1".into()), Place::Unix("b".into())];
+        let newcomer = [("KOLO_JOIN", "1"), ("KOLO_RENDEZVOUS", "a:1, @b")];
+        let config = read(&newcomer).unwrap();
+        assert_eq!((config.launcher, &config.way), (Launcher::Kolo, &Way::Newcomer));
+        assert_eq!(config.rendezvous, places);
+        // What its launcher said of the rank whose place it takes is of no account.
+        let seat = [("KOLO_RANK", "1"), ("KOLO_SIZE", "2")];
+        assert_eq!(read(&[newcomer, seat].concat()).unwrap().way, Way::Newcomer);
+        let rank = read(&[seat, [("KOLO_JOIN", "0"), newcomer[1]]].concat()).unwrap();
+        assert_eq!(rank.way, Way::Star(Rendezvous { place: places[0].clone(), listener: None }));
+        assert_eq!(rank.rendezvous, places);
+        // One rank alone meets nobody, but may be joined.
+        let alone = read(&[("KOLO_RANK", "0"), ("KOLO_SIZE", "1"), newcomer[1]]).unwrap();
+        assert_eq!((alone.way, alone.rendezvous), (Way::Alone, places.to_vec()));
+        assert!(complaint(&newcomer[..1]).starts_with("KOLO_JOIN is set but KOLO_RENDEZVOUS is not: "));
+        assert!(complaint(&[newcomer[0], ("KOLO_RENDEZVOUS", "a:1,b")]).contains("`b`: expected host:port"));
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub const ALL: &[Parser] = &[
     Parser { name: "card", probe: bootstrap::probes::card, seeds: bootstrap::probes::cards },
     Parser { name: "hub", probe: bootstrap::probes::hub, seeds: bootstrap::probes::inboxes },
     Parser { name: "spoke", probe: bootstrap::probes::spoke, seeds: bootstrap::probes::answers },
+    Parser { name: "seat", probe: bootstrap::probes::seat, seeds: bootstrap::probes::seats },
     Parser { name: "pmi", probe: bootstrap::probes::pmi, seeds: bootstrap::probes::launchers },
     Parser { name: "environment", probe: config::probes::environment, seeds: config::probes::environments },
     Parser { name: "secret_file", probe: config::probes::secret_file, seeds: config::probes::secret_files },

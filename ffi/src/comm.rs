@@ -69,8 +69,9 @@ macro_rules! call {
 pub(crate) use call;
 
 fn some(comm: *mut Comm) -> Result<NonNull<Comm>> {
-    NonNull::new(comm)
-        .ok_or_else(|| Error::usage("comm is null: it comes from kolo_init, kolo_split or kolo_shrink"))
+    NonNull::new(comm).ok_or_else(|| {
+        Error::usage("comm is null: it comes from kolo_init, kolo_split, kolo_shrink or kolo_grow")
+    })
 }
 
 /// Where a result is to be stored.
@@ -80,7 +81,7 @@ fn out<T>(what: &str, place: *mut T) -> Result<NonNull<T>> {
 
 /// Joins the job that a launcher offers in the environment (kolo run, Open MPI's mpirun, PMI, or KOLO_RANK,
 /// KOLO_SIZE and KOLO_RENDEZVOUS by hand); without one, a job of one rank. Stores the communicator of all its
-/// ranks in *comm.
+/// ranks in *comm. With KOLO_JOIN=1 this process is a newcomer: it waits until the job calls kolo_grow.
 ///
 /// # Safety
 /// `comm` is null or a place for a pointer.
@@ -98,7 +99,8 @@ pub unsafe extern "C" fn kolo_init(comm: *mut *mut Comm) -> Status {
 /// Ends a communicator and frees it with the memory of its kolo_alloc. Null is fine.
 ///
 /// # Safety
-/// `comm` is null, or came from kolo_init, kolo_split or kolo_shrink, was not finalized, and no other thread uses it.
+/// `comm` is null, or came from kolo_init, kolo_split, kolo_shrink or kolo_grow, was not finalized, and no other thread
+/// uses it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kolo_finalize(comm: *mut Comm) -> Status {
     guard("kolo_finalize", || {
@@ -128,6 +130,17 @@ pub unsafe extern "C" fn kolo_rank(comm: *const Comm) -> i32 {
 pub unsafe extern "C" fn kolo_size(comm: *const Comm) -> i32 {
     // SAFETY: the caller's promise.
     unsafe { number("kolo_size", comm, |communicator| communicator.size()) }
+}
+
+/// How often the job had grown when this communicator's ranks met: 0 for those that started together; -1 where comm is
+/// null. A newcomer sees by it that the others have to tell it how far they are.
+///
+/// # Safety
+/// `comm` is null or a communicator that no other thread uses.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kolo_generation(comm: *const Comm) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe { number("kolo_generation", comm, |communicator| communicator.generation() as usize) }
 }
 
 /// # Safety
@@ -175,6 +188,26 @@ pub unsafe extern "C" fn kolo_shrink(comm: *mut Comm, left: *mut *mut Comm) -> S
         on_comm("kolo_shrink", comm, |inner| {
             let place = out("left", left)?;
             place.write(Comm::boxed(inner.communicator.shrink()?));
+            Ok(())
+        })
+    }
+}
+
+/// Stores a communicator of these ranks and so many newcomers in *grown: processes whose kolo_init waits with KOLO_JOIN=1
+/// where KOLO_RENDEZVOUS says. All ranks call it. They keep their order and come first. All get one, or none does and
+/// this communicator is as it was: KOLO_DEADLINE says that too few came, KOLO_PEER_LOST that somebody left meanwhile.
+///
+/// # Safety
+/// `comm` is null or a communicator that no other thread uses; `grown` is null or a place for a pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kolo_grow(comm: *mut Comm, newcomers: i32, grown: *mut *mut Comm) -> Status {
+    // SAFETY: the caller's promise.
+    unsafe {
+        on_comm("kolo_grow", comm, |inner| {
+            let place = out("grown", grown)?;
+            let text = format!("{newcomers} newcomers: expected 1 or more");
+            let newcomers = usize::try_from(newcomers).map_err(|_| Error::usage(text))?;
+            place.write(Comm::boxed(inner.communicator.grow(newcomers)?));
             Ok(())
         })
     }

@@ -5,6 +5,7 @@ use std::ptr::{null, null_mut};
 use std::thread;
 
 use kolo_core::Communicator;
+use kolo_core::config::Config;
 
 use crate::status::guard;
 use crate::*;
@@ -184,6 +185,47 @@ fn messages_splits_and_memory() {
             assert_eq!(kolo_barrier(comm), OK);
         }
     });
+}
+
+#[test]
+fn newcomers_are_taken_in() {
+    let place = format!("@kolo-ffi-{}-newcomers", std::process::id());
+    // Where ranks and newcomers meet is said by the environment, which threads share.
+    let join = |more: &[(&str, &str)]| {
+        let known = [more, &[("KOLO_RENDEZVOUS", &*place), ("KOLO_DEADLINE", "60")]].concat();
+        let find = |name: &str| known.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+        Handle(Comm::boxed(Communicator::join(&Config::read(&find).unwrap()).unwrap()))
+    };
+    // SAFETY: the memory is this thread's own and as long as said.
+    let check = |comm: *mut Comm, size: i32, generation: i32| unsafe {
+        let mut ones = [1i32; 6];
+        let start = output(&mut ones);
+        assert_eq!(kolo_all_reduce(comm, start, start, 6, I32, SUM), OK);
+        assert_eq!((ones, kolo_size(comm), kolo_generation(comm)), ([size; 6], size, generation));
+    };
+    thread::scope(|scope| {
+        for rank in ["0", "1"] {
+            let rank = [("KOLO_RANK", rank), ("KOLO_SIZE", "2")];
+            scope.spawn(move || {
+                let comm = join(&rank);
+                let mut grown = null_mut();
+                // SAFETY: this thread's own communicators.
+                unsafe {
+                    refused(kolo_grow(comm.0, 1, null_mut()), USAGE, "grown is null");
+                    refused(kolo_grow(comm.0, -1, &raw mut grown), USAGE, "-1 newcomers: expected 1 or more");
+                    refused(kolo_grow(comm.0, 0, &raw mut grown), USAGE, "0 newcomers: expected 1 to");
+                    assert_eq!(kolo_grow(comm.0, 1, &raw mut grown), OK, "{}", last_error());
+                    assert_eq!(kolo_rank(grown), kolo_rank(comm.0));
+                }
+                check(Handle(grown).0, 3, 1);
+                check(comm.0, 2, 0);
+            });
+        }
+        let comm = join(&[("KOLO_JOIN", "1")]);
+        check(comm.0, 3, 1);
+    });
+    // SAFETY: null is allowed.
+    assert_eq!(unsafe { kolo_generation(null()) }, -1);
 }
 
 #[test]

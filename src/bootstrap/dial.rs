@@ -3,8 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use super::handshake::{CHALLENGE, Dialer, Hello, VERDICT};
-use super::seal::Session;
+use super::handshake::{CHALLENGE, Dialer, Hello, Judged, VERDICT};
 use super::secret::Secret;
 use super::stream::{Dialed, Stream, Trouble, dial_tcp, dial_unix};
 use crate::config::Place;
@@ -12,10 +11,10 @@ use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
 
 /// The first pause before another attempt; each is twice as long as the one before, up to the last.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LAST_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(1);
+pub(super) const LAST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest attempt at one address while there may be others.
-const ATTEMPT: Duration = Duration::from_secs(5);
+pub(super) const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// Connects to `place` as `hello` says. Where nobody listens, it tries again if `patient`, since whoever
 /// is to listen may not have started yet.
@@ -28,17 +27,11 @@ pub(super) fn dial(
 ) -> Result<Stream> {
     let mut pause = FIRST_PAUSE;
     loop {
-        let why = match reach(place, deadline)? {
-            Dialed::Open(stream) => match greet(&stream, hello, secret, deadline) {
-                Ok(session) => return Ok(stream.sealed(session)),
-                Err(Unproved::Refused(error)) => return Err(error),
-                Err(Unproved::Trouble(Trouble::Late)) => "it accepts connections but does not answer".into(),
-                Err(Unproved::Trouble(Trouble::Os(cause))) => cause.to_string(),
-                Err(Unproved::Trouble(Trouble::Closed)) => "it hung up".into(),
-            },
-            Dialed::Absent(cause) if !patient => return Err(gone(place, &cause)),
-            Dialed::Absent(cause) => cause.to_string(),
-            Dialed::Busy => "too many connect at once".into(),
+        let why = match knock(place, hello, secret, deadline)? {
+            Knocked::In(stream) => return Ok(stream),
+            Knocked::Absent(cause) if !patient => return Err(gone(place, &cause)),
+            Knocked::Absent(cause) => cause.to_string(),
+            Knocked::Later(why) => why,
         };
         if deadline.passed() {
             let allowed = within(deadline);
@@ -48,6 +41,34 @@ pub(super) fn dial(
         std::thread::sleep(deadline.left().map_or(pause, |left| left.min(pause)));
         pause = LAST_PAUSE.min(pause * 2);
     }
+}
+
+/// What came of one attempt.
+pub(super) enum Knocked {
+    /// Both have proved themselves.
+    In(Stream),
+    /// Nobody listens there, now.
+    Absent(std::io::Error),
+    /// Somebody does, and another attempt may succeed.
+    Later(String),
+}
+
+/// Tries once to connect to `place` as `hello` says.
+pub(super) fn knock(place: &Place, hello: &Hello, secret: &Secret, deadline: &Deadline) -> Result<Knocked> {
+    let stream = match reach(place, deadline)? {
+        Dialed::Open(stream) => stream,
+        Dialed::Absent(cause) => return Ok(Knocked::Absent(cause)),
+        Dialed::Busy => return Ok(Knocked::Later("too many connect at once".into())),
+    };
+    let why = match greet(&stream, hello, secret, deadline) {
+        Ok(Judged::In(session)) => return Ok(Knocked::In(stream.sealed(session))),
+        Ok(Judged::Later(why)) => why,
+        Err(Unproved::Refused(error)) => return Err(error),
+        Err(Unproved::Trouble(Trouble::Late)) => "it accepts connections but does not answer".into(),
+        Err(Unproved::Trouble(Trouble::Os(cause))) => cause.to_string(),
+        Err(Unproved::Trouble(Trouble::Closed)) => "it hung up".into(),
+    };
+    Ok(Knocked::Later(why))
 }
 
 /// A place that refuses is that of a process that has ended; another one may only be cut off.
@@ -110,12 +131,7 @@ impl From<Error> for Unproved {
     }
 }
 
-fn greet(
-    stream: &Stream,
-    hello: &Hello,
-    secret: &Secret,
-    deadline: &Deadline,
-) -> Result<Option<Session>, Unproved> {
+fn greet(stream: &Stream, hello: &Hello, secret: &Secret, deadline: &Deadline) -> Result<Judged, Unproved> {
     let (mut dialer, words) = Dialer::new(hello, secret, stream.over_network());
     stream.write(&words, deadline)?;
     let mut challenge = [0; CHALLENGE];

@@ -159,6 +159,12 @@ impl Door {
         self.ask(peer, node, Purpose::Reports, allowed, inquiry::decode)
     }
 
+    /// Why a peer will not call on a communicator any more, if so.
+    pub fn has_left(&self, peer: usize, node: &Node, communicator: u64) -> Option<&'static str> {
+        let purpose = Purpose::Link { communicator, channel: 0, via: Via::Unix };
+        self.hall.is_gone(Appointment { peer, purpose }, node)
+    }
+
     /// This rank has left a communicator: nobody needs to wait for its links any more.
     pub fn leave(&self, communicator: u64) {
         self.hall.leave(communicator);

@@ -118,7 +118,11 @@ impl Hall {
     }
 
     /// Why a peer will not come any more, if so.
-    fn is_gone(&self, Appointment { peer, purpose }: Appointment, node: &Node) -> Option<&'static str> {
+    pub(super) fn is_gone(
+        &self,
+        Appointment { peer, purpose }: Appointment,
+        node: &Node,
+    ) -> Option<&'static str> {
         match self.ask(peer, node, Purpose::Reports, &Deadline::after(Some(PROBE / 10))) {
             Err(error) if error.kind() == Kind::PeerLost => Some("it ended before it connected"),
             Err(_) => None,
@@ -224,7 +228,7 @@ impl Hall {
         let expected = match hello.purpose {
             Purpose::Link { .. } => from < to,
             Purpose::Reports | Purpose::Stage { .. } => from < self.size,
-            Purpose::Rendezvous => false,
+            Purpose::Rendezvous | Purpose::Grow { .. } | Purpose::Join => false,
         };
         if !expected || to != self.me || hello.size as usize != self.size {
             let why =

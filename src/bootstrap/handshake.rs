@@ -10,7 +10,8 @@
 //! Both nonces are in both proofs, so an old connection cannot be played again; the labels differ, so
 //! a proof cannot be sent back to who made it. The dialer proves first: a stranger who knocks learns
 //! nothing to guess the secret from. Only with a right proof is anything in the hello believed, and the
-//! waiter's words say why it refuses, under its own proof.
+//! waiter's words say why it refuses, under its own proof. It may also say "later": a newcomer comes again until the
+//! job grows.
 //!
 //! Where the connection is to be [sealed](super::seal), the proof brings the dialer's share, and where the waiter accepts,
 //! its words are its own. The session holds for this hello and this challenge alone. Both must want it: who has
@@ -22,12 +23,16 @@ use super::wire::{Reader, Writer};
 use crate::error::{Error, Kind};
 
 /// Names this handshake; its last byte changes with it.
-const MAGIC: [u8; 8] = *b"kolo-hi2";
+const MAGIC: [u8; 8] = *b"kolo-hi3";
 pub(super) const HELLO: usize = 128;
 pub(super) const CHALLENGE: usize = 40;
 pub(super) const PROOF: usize = 32;
 /// Of the verdict's fixed part: proof, acceptance, length of the words.
 pub(super) const VERDICT: usize = 35;
+/// What it says of acceptance.
+const NO: u8 = 0;
+const YES: u8 = 1;
+const LATER: u8 = 2;
 /// The most bytes of the waiter's words.
 pub(super) const WORDS: usize = 400;
 
@@ -45,6 +50,10 @@ pub(super) enum Purpose {
     Reports,
     /// To ask how far it is in agreeing on who is left of a communicator.
     Stage { communicator: u64 },
+    /// To meet at rank 0 as one of those that take newcomers in: all of them know the attempt by this number.
+    Grow { number: u64 },
+    /// To be taken in.
+    Join,
 }
 
 impl Purpose {
@@ -90,12 +99,22 @@ impl Hello {
         Self { version, job, from: from as u32, to: to as u32, size: size as u32, purpose, encrypts, nonce }
     }
 
+    /// Who says it: a newcomer has no number yet.
+    pub(super) fn who(&self) -> String {
+        match self.purpose {
+            Purpose::Join => "a newcomer".into(),
+            _ => format!("rank {}", self.from),
+        }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let (kind, communicator, channel, via) = match self.purpose {
             Purpose::Rendezvous => (0, 0, 0, 0),
             Purpose::Link { communicator, channel, via } => (1, communicator, channel, via as u8),
             Purpose::Reports => (2, 0, 0, 0),
             Purpose::Stage { communicator } => (3, communicator, 0, 0),
+            Purpose::Grow { number } => (4, number, 0, 0),
+            Purpose::Join => (5, 0, 0, 0),
         };
         let mut version = [0; 32];
         let len = self.version.len().min(version.len());
@@ -123,6 +142,8 @@ impl Hello {
             1 => Purpose::Link { communicator, channel, via },
             2 => Purpose::Reports,
             3 => Purpose::Stage { communicator },
+            4 => Purpose::Grow { number: communicator },
+            5 => Purpose::Join,
             _ => return None,
         };
         let encrypts = [false, true].into_iter().find(|&known| u8::from(known) == encrypts)?;
@@ -174,20 +195,30 @@ impl<'a> Dialer<'a> {
         Ok(len)
     }
 
-    /// Whether the waiter proved itself and accepts; and the session, if there is to be one.
-    pub(super) fn judge(self, verdict: &[u8; VERDICT], words: &[u8]) -> Result<Option<Session>, Error> {
+    /// What the waiter's verdict comes to, if it proved itself and does not refuse.
+    pub(super) fn judge(self, verdict: &[u8; VERDICT], words: &[u8]) -> Result<Judged, Error> {
         let (proof, rest) = verdict.split_at(PROOF);
         if !self.secret.verify("waiter", &[&self.hello, &self.challenge, rest, words], proof) {
             let text = "the proof of the job's secret failed: give all ranks the same KOLO_SECRET";
             return Err(Error::new(Kind::Refused, text));
         }
-        if rest[0] != 1 {
-            return Err(Error::new(Kind::Refused, printable(words)));
+        match rest[0] {
+            YES => {}
+            LATER => return Ok(Judged::Later(printable(words))),
+            _ => return Err(Error::new(Kind::Refused, printable(words))),
         }
-        let Some(opening) = self.opening else { return Ok(None) };
+        let Some(opening) = self.opening else { return Ok(Judged::In(None)) };
         let unsealed = || Error::new(Kind::Refused, "who answered does not encrypt as this rank does");
-        opening.finish(words).ok_or_else(unsealed).map(Some)
+        opening.finish(words).ok_or_else(unsealed).map(|session| Judged::In(Some(session)))
     }
+}
+
+/// What a dialer is told.
+pub(super) enum Judged {
+    /// It is in; with a session, what follows is sealed.
+    In(Option<Session>),
+    /// Not now, and why.
+    Later(String),
 }
 
 /// The waiter's side: what has come of a stranger's words so far.
@@ -220,15 +251,21 @@ pub(super) struct Refusal {
     /// Whether the meeting cannot succeed any more: it was a rank of this job, and it is at odds with
     /// the others.
     pub(super) fatal: bool,
+    /// Whether it may come again.
+    pub(super) later: bool,
 }
 
 impl Refusal {
     pub(super) fn stranger(why: impl Into<String>) -> Self {
-        Self { why: why.into(), fatal: false }
+        Self { why: why.into(), fatal: false, later: false }
     }
 
     pub(super) fn fatal(why: impl Into<String>) -> Self {
-        Self { why: why.into(), fatal: true }
+        Self { why: why.into(), fatal: true, later: false }
+    }
+
+    pub(super) fn later(why: impl Into<String>) -> Self {
+        Self { why: why.into(), fatal: false, later: true }
     }
 }
 
@@ -267,7 +304,7 @@ impl Waiter {
         }
         let (proof, share) = answer.split_at(PROOF);
         if !secret.verify("dialer", &[hello, &challenge, share], proof) {
-            let claim = decoded.map_or(String::new(), |hello| format!("rank {} ", hello.from));
+            let claim = decoded.map_or(String::new(), |hello| hello.who() + " ");
             let why = format!("claimed to be {claim}without knowing the job's secret");
             return Reply::Refuse(vec![0; VERDICT], Refusal::stranger(why));
         }
@@ -287,7 +324,12 @@ impl Waiter {
                 (Err(refusal), words)
             }
         };
-        let fixed = Writer::default().u8(session.is_ok().into()).u16(words.len() as u16).done();
+        let says = match &session {
+            Ok(_) => YES,
+            Err(refusal) if refusal.later => LATER,
+            Err(_) => NO,
+        };
+        let fixed = Writer::default().u8(says).u16(words.len() as u16).done();
         let proof = secret.prove("waiter", &[hello, &challenge, &fixed, &words]);
         let verdict = Writer::default().raw(&proof).raw(&fixed).raw(&words).done();
         match session {
@@ -318,8 +360,8 @@ pub(super) fn same_job(hello: &Hello, job: &str) -> Result<(), Refusal> {
     if hello.job == digest(job.as_bytes()) {
         return Ok(());
     }
-    let (from, to) = (hello.from, hello.to);
-    let why = format!("rank {from} is of another job than rank {to}, whose KOLO_JOB is `{job}`");
+    let (who, to) = (hello.who(), hello.to);
+    let why = format!("{who} is of another job than rank {to}, whose KOLO_JOB is `{job}`");
     Err(Refusal::stranger(why))
 }
 
@@ -328,9 +370,8 @@ pub(super) fn same_version(hello: &Hello) -> Result<(), Refusal> {
     if hello.version == VERSION {
         return Ok(());
     }
-    let (from, to, version) = (hello.from, hello.to, printable(hello.version.as_bytes()));
-    let why =
-        format!("rank {from} runs kolo {version}, rank {to} kolo {VERSION}: start one version everywhere");
+    let (who, to, version) = (hello.who(), hello.to, printable(hello.version.as_bytes()));
+    let why = format!("{who} runs kolo {version}, rank {to} kolo {VERSION}: start one version everywhere");
     Err(Refusal::fatal(why))
 }
 
@@ -339,8 +380,9 @@ pub(super) fn same_encryption(hello: &Hello, encrypts: bool) -> Result<(), Refus
     if hello.encrypts == encrypts {
         return Ok(());
     }
-    let (on, off) = if encrypts { (hello.to, hello.from) } else { (hello.from, hello.to) };
-    let why = format!("rank {on} has KOLO_ENCRYPT=1, rank {off} has not: set it alike on all ranks");
+    let (who, here) = (hello.who(), format!("rank {}", hello.to));
+    let (on, off) = if encrypts { (here, who) } else { (who, here) };
+    let why = format!("{on} has KOLO_ENCRYPT=1, {off} has not: set it alike on all ranks");
     Err(Refusal::fatal(why))
 }
 
@@ -392,7 +434,10 @@ mod tests {
         let (fixed, words) = verdict.split_at(VERDICT);
         let fixed = fixed.try_into().unwrap();
         assert_eq!(Dialer::words(fixed).unwrap(), words.len());
-        Ok([dialing.judge(fixed, words)?, session])
+        match dialing.judge(fixed, words)? {
+            Judged::In(dialed) => Ok([dialed, session]),
+            Judged::Later(why) => Err(Error::new(Kind::Deadline, why)),
+        }
     }
 
     #[test]
@@ -453,6 +498,9 @@ mod tests {
             .err()
             .unwrap();
         assert_eq!(error.to_string(), "rank 1 is here already");
+        let join = Hello { purpose: Purpose::Join, ..hello() };
+        let error = talk(&join, &secret(), &secret(), Err(Refusal::later("come again"))).err().unwrap();
+        assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Deadline, "come again"));
         let other = Hello { version: "9.8.7".into(), ..hello() };
         let error = talk(&other, &secret(), &secret(), same_version(&other)).err().unwrap().to_string();
         assert!(error.contains("9.8.7") && error.contains(VERSION), "{error}");

@@ -7,6 +7,7 @@
 //! | star    | `kolo run`, mpirun on one host, by hand  | UNIX socket: the kernel; TCP: the job secret |
 //! | pmi     | mpiexec of MPICH and Intel MPI           | the launcher, at the other end of `PMI_FD`   |
 //! | pmix    | mpirun over several hosts                | the launcher's server on each host           |
+//! | [`grow`] | a job that runs takes newcomers in      | as star                                      |
 //!
 //! What a launcher's servers say to each other may be heard on the network between the hosts, and with it the secret
 //! that rank 0 draws. Where strangers listen there, a secret that the user gives besides goes into it.
@@ -17,6 +18,7 @@
 mod carrier;
 mod dial;
 mod door;
+mod growth;
 mod hall;
 mod handshake;
 mod inquiry;
@@ -37,9 +39,12 @@ mod stream;
 mod wire;
 
 use std::net::IpAddr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::UnixListener;
 
 pub use carrier::{Carrier, Connection};
 pub use door::Door;
+pub use growth::{Gate, Growth, grow};
 pub use interfaces::Interfaces;
 pub use local::Local;
 pub use node::{Node, find_host};
@@ -68,6 +73,11 @@ pub trait Bootstrap: Send {
     /// Every rank's bytes, in rank order. All ranks call it equally often. At most 1 MiB per rank.
     fn all_gather(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>>;
 
+    /// How often the job had grown when these ranks met.
+    fn generation(&self) -> u32 {
+        0
+    }
+
     /// This rank's address on the network through which it came, where it came through one.
     fn address(&self) -> Option<IpAddr> {
         None
@@ -89,6 +99,8 @@ pub fn join(config: &Config, deadline: Deadline) -> Result<Box<dyn Bootstrap>> {
         Way::Pmix { libraries } => Pmix::open(libraries, config.rank, config.size, deadline)
             .map(|pmix| Box::new(pmix) as Box<dyn Bootstrap>),
         Way::Star(rendezvous) => star(config, rendezvous, deadline),
+        // It has no number yet.
+        Way::Newcomer => return growth::come(config, deadline),
     };
     joined.map_err(|error| error.at(config.rank))
 }
@@ -114,7 +126,7 @@ fn star(config: &Config, rendezvous: &Rendezvous, deadline: Deadline) -> Result<
     let &Config { rank, size, ref job, ref secret, ref links, .. } = config;
     let place = meeting_place(&rendezvous.place, secret.as_ref())?;
     let secret = secret.clone().unwrap_or_else(Secret::none);
-    let party = Party { rank, size, job, secret: &secret, encrypt: links.encrypt, deadline };
+    let party = Party { rank, size, job, secret: &secret, encrypt: links.encrypt, deadline, growth: None };
     if rank == 0 {
         let listener = listen(&place, rendezvous.listener)?;
         return Ok(Box::new(Hub::open(listener, &party)?));
@@ -149,10 +161,15 @@ fn listen(place: &Place, inherited: Option<i32>) -> Result<Listener> {
             return Err(std::io::Error::other("it is no listening socket"));
         }
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(socket)
+        let listener = UnixListener::from(socket);
+        let at = listener.local_addr()?;
+        match place {
+            Place::Unix(name) if at.as_abstract_name() == Some(name.as_bytes()) => Ok(listener),
+            _ => Err(std::io::Error::other("it listens elsewhere than at KOLO_RENDEZVOUS")),
+        }
     });
-    let socket = socket.map_err(|cause| Error::system(format!("taking over KOLO_LISTEN_FD={fd}"), cause))?;
-    Ok(Listener::Unix(socket.into()))
+    let taken = |cause| Error::system(format!("taking over KOLO_LISTEN_FD={fd}"), cause);
+    socket.map(Listener::Unix).map_err(taken)
 }
 
 fn bind(place: &Place) -> Result<Listener> {

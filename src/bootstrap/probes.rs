@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::handshake::{CHALLENGE, Dialer, HELLO, Hello, PROOF, Purpose, Reply, VERDICT, Via, Waiter};
 use super::pmi::{Pmi, unhex};
 use super::secret::{Secret, hex};
-use super::star::{Inbox, MOST, Spoke};
+use super::star::{Inbox, MOST, Seat, Spoke};
 use super::stream::{Stream, Trouble};
 use super::wire::Writer;
 use super::{Bootstrap, Node, inquiry};
@@ -93,6 +93,8 @@ pub(crate) fn hellos() -> Seeds {
         ("rendezvous", of(Purpose::Rendezvous)),
         ("link-unix", of(link(Via::Unix))),
         ("link-tcp", of(link(Via::Tcp))),
+        ("grow", of(Purpose::Grow { number: 7 })),
+        ("join", of(Purpose::Join)),
         ("another-version", other),
         ("another-kind", kind),
         ("wrong-proof", unproved),
@@ -117,21 +119,22 @@ pub(crate) fn dialer(bytes: &[u8]) {
     if let Err(error) = dialer.judge(verdict, words) {
         assert!(error.to_string().is_ascii());
     }
-    // The same under the right proof counts as it says.
+    // The same under the right proof counts as it says: yes, or later.
     let mut proved = *verdict;
     let proof = secret.prove("waiter", &[&said, challenge, &verdict[PROOF..], words]);
     proved[..PROOF].copy_from_slice(&proof);
-    assert_eq!(again.judge(&proved, words).is_ok(), verdict[PROOF] == 1);
+    assert_eq!(again.judge(&proved, words).is_ok(), [1, 2].contains(&verdict[PROOF]));
 }
 
 pub(crate) fn verdicts() -> Seeds {
-    let challenge = || Writer::default().raw(b"kolo-hi2").raw(&NONCE);
+    let challenge = || Writer::default().raw(b"kolo-hi3").raw(&NONCE);
     let verdict = |accepts: u8, words: &str| challenge().raw(&[0; PROOF]).u8(accepts).text(words).done();
     let mut long = verdict(0, "");
     long[CHALLENGE + PROOF + 1..].copy_from_slice(&[0xff, 0xff]);
     vec![
         ("accepts", verdict(1, "")),
         ("refuses", verdict(0, "rank 1 is here already")),
+        ("later", verdict(2, "the job is still starting")),
         ("escapes", verdict(0, "\x1b[2Jcleared\n")),
         ("long-words", long),
         ("challenge-alone", challenge().done()),
@@ -254,7 +257,7 @@ pub(crate) fn inboxes() -> Seeds {
 pub(crate) fn spoke(bytes: &[u8]) {
     let (hub, _theirs) = brings(bytes);
     let deadline = Deadline::after(Some(Duration::from_secs(5)));
-    let mut spoke = Spoke { rank: 1, size: 3, hub, deadline };
+    let mut spoke = Spoke { seat: Seat { rank: 1, size: 3, generation: 0 }, hub, deadline };
     match spoke.all_gather(b"mine") {
         Ok(all) => {
             let lengths: Vec<u8> = all.iter().flat_map(|bytes| (bytes.len() as u32).to_le_bytes()).collect();
@@ -262,6 +265,33 @@ pub(crate) fn spoke(bytes: &[u8]) {
         }
         Err(error) => assert!(error.to_string().is_ascii()),
     }
+}
+
+/// The seat that the hub of a growing job gives.
+pub(crate) fn seat(bytes: &[u8]) {
+    if let Some(seat) = bytes.try_into().ok().and_then(Seat::decode) {
+        assert!(seat.rank < seat.size && seat.generation > 0);
+        assert_eq!(seat.encode(), bytes);
+    }
+    let (hub, _theirs) = brings(bytes);
+    let deadline = Deadline::after(Some(Duration::from_secs(5)));
+    match Spoke::seated(hub, deadline) {
+        Ok(spoke) => assert!(bytes.starts_with(&spoke.seat.encode())),
+        Err(error) => assert!(error.to_string().is_ascii()),
+    }
+}
+
+pub(crate) fn seats() -> Seeds {
+    let of = |rank, size, generation| Seat { rank, size, generation }.encode();
+    vec![
+        ("last-of-four", of(3, 4, 1)),
+        ("beyond-the-end", of(4, 4, 1)),
+        ("hub", of(0, 4, 1)),
+        ("start", of(3, 4, 0)),
+        ("too-many", of(3, 1 << 21, 1)),
+        ("not-whole", of(3, 4, 1)[..9].to_vec()),
+        ("failed", Writer::default().u32(u32::MAX).u8(1).text("1 of 2 newcomers did not come").done()),
+    ]
 }
 
 pub(crate) fn answers() -> Seeds {

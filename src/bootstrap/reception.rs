@@ -168,8 +168,9 @@ impl Reception {
                     guests.push(Guest { stream: stranger.stream.sealed(session), hello });
                 }
                 Heard::Nobody(None) => {}
-                Heard::Nobody(Some(Refusal { why, fatal: true })) => odds = Some(why),
-                Heard::Nobody(Some(Refusal { why, fatal: false })) => {
+                Heard::Nobody(Some(Refusal { why, fatal: true, .. })) => odds = Some(why),
+                Heard::Nobody(Some(Refusal { later: true, .. })) => {}
+                Heard::Nobody(Some(Refusal { why, .. })) => {
                     self.refused += 1;
                     if self.refusals.len() < REMEMBERED {
                         self.refusals.push(why);
@@ -276,7 +277,7 @@ mod tests {
         }
         let late = Deadline::after(Some(LONG));
         // One byte at a time earns no more of it.
-        let mut hello = b"kolo-hi2".iter().chain(std::iter::repeat(&0)).take(HELLO - 1);
+        let mut hello = b"kolo-hi3".iter().chain(std::iter::repeat(&0)).take(HELLO - 1);
         while !reception.strangers.is_empty() {
             let _ = hello.next().map(|byte| slow.write_all(&[*byte]));
             attend(&mut reception);

@@ -1,7 +1,8 @@
 //! Meeting at rank 0, the hub: it gathers what the others say and sends all of it to each.
 //!
 //! A spoke sends its length and bytes; the hub answers with every rank's, or with the reason for which
-//! the meeting failed, so that all ranks report the same.
+//! the meeting failed, so that all ranks report the same. Where a job [grows](super::growth), it first gives each spoke
+//! its seat.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,12 +12,13 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::Bootstrap;
 use super::dial::{dial, within};
+use super::growth::Growth;
 use super::handshake::{Hello, Purpose, Refusal, WORDS, printable, same_encryption, same_job, same_version};
 use super::reception::{News, Reception};
 use super::secret::{Secret, random};
 use super::stream::{Listener, Stream, Trouble, wait};
 use super::wire::{Reader, Writer};
-use crate::config::Place;
+use crate::config::{MOST_RANKS, Place};
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
 
@@ -25,7 +27,9 @@ pub(super) const MOST: usize = 1 << 20;
 /// What the hub says in place of the first length when the meeting failed.
 const FAILED: u32 = u32::MAX;
 /// How long a spoke that gave up waits for the hub to say who was missing.
-const GRACE: Duration = Duration::from_secs(1);
+pub(super) const GRACE: Duration = Duration::from_secs(1);
+/// How often the hub of a growing job looks whether ranks that have not come may still come.
+const PATROL: Duration = Duration::from_millis(200);
 
 /// Who meets, and by what they know each other.
 pub(super) struct Party<'a> {
@@ -35,20 +39,30 @@ pub(super) struct Party<'a> {
     pub(super) secret: &'a Secret,
     pub(super) encrypt: bool,
     pub(super) deadline: Deadline,
+    /// What they meet for; else the job's start.
+    pub(super) growth: Option<&'a Growth<'a>>,
 }
 
 /// Rank 0's end.
 pub(super) struct Hub {
     /// To ranks 1, 2, ...
     spokes: Vec<Stream>,
+    generation: u32,
     address: Option<IpAddr>,
     deadline: Deadline,
 }
 
-/// Any other rank's end.
-pub(super) struct Spoke {
+/// Where a rank sits among all, and how often the job had grown by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seat {
     pub(super) rank: usize,
     pub(super) size: usize,
+    pub(super) generation: u32,
+}
+
+/// Any other rank's end.
+pub(super) struct Spoke {
+    pub(super) seat: Seat,
     pub(super) hub: Stream,
     pub(super) deadline: Deadline,
 }
@@ -65,32 +79,55 @@ impl Hub {
             let watched: Vec<BorrowedFd<'_>> = spokes.iter().flatten().map(AsFd::as_fd).collect();
             // Two connections of one rank may arrive in one go: the first of them takes the place.
             let mut taken = here.clone();
-            let mut judge = |hello: &Hello| welcome(hello, party, &mut taken);
-            match reception.attend(party.secret, &mut judge, &watched, &party.deadline)? {
+            let mut judge = |hello: &Hello| party.welcome(hello, &mut taken);
+            match reception.attend(party.secret, &mut judge, &watched, &party.patrol())? {
                 News::Guests(guests) => {
                     for guest in guests {
-                        spokes[guest.hello.from as usize - 1] = Some(guest.stream);
+                        let here: Vec<bool> = spokes.iter().map(Option::is_some).collect();
+                        let place = party.place_of(&guest.hello, &here).expect("it was welcome");
+                        spokes[place] = Some(guest.stream);
                     }
                 }
                 News::Odds(why, guests) => {
                     let all = spokes.iter().flatten().chain(guests.iter().map(|guest| &guest.stream));
                     return Err(tell(all, Error::new(Kind::Refused, why)));
                 }
+                News::Late if !party.deadline.passed() => {
+                    party.look_after(&here).map_err(|error| tell(spokes.iter().flatten(), error))?;
+                }
                 News::Late => {
-                    let missing = missing(&here);
+                    let missing = party.missing(&here);
                     let (allowed, refusals) = (within(&party.deadline), reception.refusals());
                     let text = format!("{missing} did not come{allowed}{refusals}");
                     return Err(tell(spokes.iter().flatten(), Error::new(Kind::Deadline, text)));
                 }
                 News::Gone => {
                     let lost = lost(&spokes);
-                    let missing = missing(&here);
+                    // A newcomer that goes again leaves its place to another.
+                    if lost.iter().all(|&rank| rank >= party.known()) {
+                        lost.iter().for_each(|rank| spokes[rank - 1] = None);
+                        continue;
+                    }
+                    let (lost, missing) = (name(lost.into_iter()), party.missing(&here));
                     let text = format!("{lost} left before {missing} had come{}", reception.refusals());
                     return Err(tell(spokes.iter().flatten(), Error::new(Kind::PeerLost, text)));
                 }
             }
         }
-        Ok(Self { spokes: spokes.into_iter().flatten().collect(), address, deadline: party.deadline })
+        let (spokes, generation) = (spokes.into_iter().flatten().collect(), party.generation());
+        let hub = Self { spokes, generation, address, deadline: party.deadline };
+        if generation > 0 {
+            hub.give_seats();
+        }
+        Ok(hub)
+    }
+
+    /// Who does not hear of its seat has gone, which shows when it is to say something.
+    fn give_seats(&self) {
+        for (rank, spoke) in (1..).zip(&self.spokes) {
+            let seat = Seat { rank, size: self.size(), generation: self.generation };
+            let _ = spoke.write(&seat.encode(), &self.deadline);
+        }
     }
 
     /// What each spoke says, or why that failed.
@@ -152,6 +189,10 @@ impl Bootstrap for Hub {
         Ok(all)
     }
 
+    fn generation(&self) -> u32 {
+        self.generation
+    }
+
     fn address(&self) -> Option<IpAddr> {
         self.address
     }
@@ -160,10 +201,38 @@ impl Bootstrap for Hub {
 impl Spoke {
     /// Goes to where rank 0 listens, or will.
     pub(super) fn open(place: &Place, party: &Party<'_>) -> Result<Self> {
-        let &Party { rank, size, job, secret, encrypt, deadline } = party;
-        let hello = Hello::new(job, (rank, 0), size, Purpose::Rendezvous, encrypt, random()?);
-        let hub = dial(place, &hello, secret, true, &deadline)?;
-        Ok(Self { rank, size, hub, deadline })
+        let &Party { rank, size, job, secret, encrypt, deadline, growth } = party;
+        let (purpose, patient) = match growth {
+            None => (Purpose::Rendezvous, true),
+            Some(growth) => (Purpose::Grow { number: growth.number }, false),
+        };
+        let hello = Hello::new(job, (rank, 0), size, purpose, encrypt, random()?);
+        let hub = dial(place, &hello, secret, patient, &deadline)?;
+        match growth {
+            None => Ok(Self { seat: Seat { rank, size, generation: 0 }, hub, deadline }),
+            Some(_) => Self::seated(hub, deadline),
+        }
+    }
+
+    /// Waits for its seat in a job that grows.
+    pub(super) fn seated(hub: Stream, deadline: Deadline) -> Result<Self> {
+        let none = Seat { rank: 0, size: 0, generation: 0 };
+        let mut spoke = Self { seat: none, hub, deadline };
+        let mut seat = [0; SEAT];
+        spoke.read(&mut seat[..4])?;
+        spoke.unless_failed(&seat[..4])?;
+        spoke.read(&mut seat[4..])?;
+        let unreadable = || Error::new(Kind::Refused, "rank 0 gave a seat that cannot be");
+        spoke.seat = Seat::decode(&seat).ok_or_else(unreadable)?;
+        Ok(spoke)
+    }
+
+    /// What the hub says first tells whether the meeting failed.
+    fn unless_failed(&self, first: &[u8]) -> Result<()> {
+        match first == FAILED.to_le_bytes() {
+            true => Err(self.reason(&Deadline::after(Some(GRACE)))),
+            false => Ok(()),
+        }
     }
 
     fn read(&self, into: &mut [u8]) -> Result<()> {
@@ -202,11 +271,15 @@ impl Spoke {
 
 impl Bootstrap for Spoke {
     fn rank(&self) -> usize {
-        self.rank
+        self.seat.rank
     }
 
     fn size(&self) -> usize {
-        self.size
+        self.seat.size
+    }
+
+    fn generation(&self) -> u32 {
+        self.seat.generation
     }
 
     fn all_gather(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
@@ -216,14 +289,12 @@ impl Bootstrap for Spoke {
         let _ = self.hub.write(&words, &self.deadline);
         let mut first = [0; 4];
         self.read(&mut first)?;
-        if u32::from_le_bytes(first) == FAILED {
-            return Err(self.reason(&Deadline::after(Some(GRACE))));
-        }
+        self.unless_failed(&first)?;
         let mut lengths = first.to_vec();
-        lengths.resize(4 * self.size, 0);
+        lengths.resize(4 * self.seat.size, 0);
         self.read(&mut lengths[4..])?;
         let mut reader = Reader::new(&lengths);
-        let mut all = Vec::with_capacity(self.size);
+        let mut all = Vec::with_capacity(self.seat.size);
         while let Some(len) = reader.u32() {
             let mut bytes = vec![0; bounded(len).ok_or_else(|| too_long(0))?];
             all.push(std::mem::take(&mut bytes));
@@ -272,33 +343,113 @@ impl Inbox {
     }
 }
 
-/// Whether a rank that proved itself may take its place.
-fn welcome(hello: &Hello, party: &Party<'_>, taken: &mut [bool]) -> Result<(), Refusal> {
-    let (from, size) = (hello.from, party.size);
-    same_job(hello, party.job)?;
-    same_version(hello)?;
-    same_encryption(hello, party.encrypt)?;
-    if hello.purpose != Purpose::Rendezvous || hello.to != 0 {
-        return Err(Refusal::stranger(format!("rank {from} came to the rendezvous for something else")));
+impl Party<'_> {
+    /// How many ranks are known beforehand: all but newcomers.
+    fn known(&self) -> usize {
+        self.growth.map_or(self.size, |growth| growth.members)
     }
-    if hello.size as usize != size {
-        let theirs = hello.size;
-        let why = format!("rank {from} was told that there are {theirs} ranks, rank 0 that there are {size}");
-        return Err(Refusal::fatal(why));
+
+    fn generation(&self) -> u32 {
+        self.growth.map_or(0, |growth| growth.generation)
     }
-    match (from as usize).checked_sub(1).and_then(|index| taken.get_mut(index)) {
-        None => Err(Refusal::fatal(format!("there is no place for another rank {from} among {size} ranks"))),
-        Some(true) => {
-            let why = format!(
-                "two ranks say that they are rank {from}; if one is left of an earlier start, give each start a \
-                 KOLO_JOB of its own"
-            );
-            Err(Refusal::fatal(why))
+
+    /// How long to attend before a look after those who are missing.
+    fn patrol(&self) -> Deadline {
+        match self.growth {
+            None => self.deadline,
+            Some(_) => Deadline::after(Some(self.deadline.left().map_or(PATROL, |left| left.min(PATROL)))),
         }
-        Some(free) => {
-            *free = true;
-            Ok(())
+    }
+
+    /// Of ranks 1, 2, ..., whether those not `here` that are known may still come.
+    fn look_after(&self, here: &[bool]) -> Result<()> {
+        let Some(growth) = self.growth else { return Ok(()) };
+        let missing = (1..self.known()).filter(|rank| !here[rank - 1]);
+        missing.into_iter().try_for_each(|rank| (growth.may_come)(rank))
+    }
+
+    /// Of ranks 1, 2, ..., who is not `here`, in words.
+    fn missing(&self, here: &[bool]) -> String {
+        let (known, newcomers) = here.split_at(self.known() - 1);
+        let (expected, absent) = (newcomers.len(), newcomers.iter().filter(|here| !**here).count());
+        match (known.iter().all(|here| *here), absent) {
+            (_, 0) => missing(known),
+            (true, _) => format!("{absent} of {expected} newcomers"),
+            (false, _) => format!("{} and {absent} of {expected} newcomers", missing(known)),
         }
+    }
+
+    /// Where among ranks 1, 2, ... somebody sits, if there is such a place: a newcomer takes the first that is free.
+    fn place_of(&self, hello: &Hello, taken: &[bool]) -> Option<usize> {
+        let first = self.known() - 1;
+        match hello.purpose {
+            Purpose::Join => taken.iter().skip(first).position(|taken| !taken).map(|place| first + place),
+            _ => (hello.from as usize).checked_sub(1).filter(|place| *place < first),
+        }
+    }
+
+    /// Whether somebody that proved itself may take its place.
+    fn welcome(&self, hello: &Hello, taken: &mut [bool]) -> Result<(), Refusal> {
+        let (who, size) = (hello.who(), self.size);
+        same_job(hello, self.job)?;
+        let alike = same_version(hello).and_then(|()| same_encryption(hello, self.encrypt));
+        // A newcomer at odds with the others keeps them from nothing: another may come.
+        alike.map_err(|odds| Refusal { fatal: hello.purpose != Purpose::Join, ..odds })?;
+        match (self.growth, hello.purpose) {
+            (None, Purpose::Rendezvous) | (Some(_), Purpose::Join) if hello.to == 0 => {}
+            (Some(growth), Purpose::Grow { number }) if hello.to == 0 && number == growth.number => {}
+            (Some(_), Purpose::Grow { .. }) => {
+                let why =
+                    format!("{who} comes from an earlier generation, without which the job has gone on");
+                return Err(Refusal::stranger(why));
+            }
+            (Some(_), Purpose::Rendezvous) => {
+                let why =
+                    format!("{who} comes for the job's start, which is over: newcomers have KOLO_JOIN=1");
+                return Err(Refusal::stranger(why));
+            }
+            (None, Purpose::Join) => return Err(Refusal::later("the job is still starting")),
+            _ => return Err(Refusal::stranger(format!("{who} came to the rendezvous for something else"))),
+        }
+        if hello.purpose != Purpose::Join && hello.size as usize != size {
+            let theirs = hello.size;
+            let why = format!("{who} was told that there are {theirs} ranks, rank 0 that there are {size}");
+            return Err(Refusal::fatal(why));
+        }
+        match self.place_of(hello, taken) {
+            None if hello.purpose == Purpose::Join => {
+                Err(Refusal::later("as many newcomers as are expected have come"))
+            }
+            None => Err(Refusal::fatal(format!("there is no place for another {who} among {size} ranks"))),
+            Some(place) if taken[place] => {
+                let why = format!(
+                    "two ranks say that they are {who}; if one is left of an earlier start, give each start a \
+                     KOLO_JOB of its own"
+                );
+                Err(Refusal::fatal(why))
+            }
+            Some(place) => {
+                taken[place] = true;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The bytes of a seat.
+pub(super) const SEAT: usize = 12;
+
+impl Seat {
+    pub(super) fn encode(self) -> Vec<u8> {
+        Writer::default().u32(self.rank as u32).u32(self.size as u32).u32(self.generation).done()
+    }
+
+    /// Of a spoke of a job that grows; nothing where there is no such seat.
+    pub(super) fn decode(bytes: &[u8; SEAT]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let (rank, size, generation) = (reader.u32()? as usize, reader.u32()? as usize, reader.u32()?);
+        let there = 0 < rank && rank < size && size <= MOST_RANKS && generation > 0;
+        there.then_some(Self { rank, size, generation })
     }
 }
 
@@ -354,12 +505,13 @@ fn missing(here: &[bool]) -> String {
 }
 
 /// Of ranks 1, 2, ..., those that came and hung up.
-fn lost(spokes: &[Option<Stream>]) -> String {
+fn lost(spokes: &[Option<Stream>]) -> Vec<usize> {
     let hung_up = |spoke: &Stream| {
         let mut fds = [PollFd::new(spoke, PollFlags::RDHUP)];
         wait(&mut fds, Some(Duration::ZERO)).is_ok() && !fds[0].revents().is_empty()
     };
-    name((1..).zip(spokes).filter(|(_, spoke)| spoke.as_ref().is_some_and(hung_up)).map(|(rank, _)| rank))
+    let gone = |(_, spoke): &(usize, &Option<Stream>)| spoke.as_ref().is_some_and(hung_up);
+    (1..).zip(spokes).filter(gone).map(|(rank, _)| rank).collect()
 }
 
 /// `rank 3`, or `ranks 3, 5`; of many, the first few.

@@ -12,16 +12,19 @@ use super::cores::Cores;
 use super::gauge::{GAUGE, Gauge};
 use super::progress::Progress;
 use crate::bootstrap::{self, Bootstrap, Door, Doorway, Roster, Secret};
-use crate::config::Config;
-use crate::engine::{Patience, Port, Vigil};
+use crate::config::{Config, Way};
+use crate::engine::{Patience, Port, Vigil, mix};
 use crate::error::{Error, Kind, Result};
-use crate::health::{Deadline, Stage, Standings};
+use crate::health::{Deadline, Stage, Standing, Standings};
 use crate::memory::{Allocations, Bell, Region};
 use crate::plan::{Core, Host, Machine};
 use crate::sys::os;
 use crate::topology::{Cost, Handling, Topology};
 use crate::transport::local::Hub;
 use crate::transport::{self, HANDOVER, Link, Meeting, Transport};
+
+/// What the number of all ranks' communicator is made of, once the job has grown.
+const GROWN: u64 = u64::from_be_bytes(*b"kolo/gro");
 
 /// What crossing between two ranks of a communicator costs.
 pub(super) type Costs = Box<dyn Fn(usize, usize) -> Cost>;
@@ -38,6 +41,10 @@ const OVERFLOW: usize = 64 << 20;
 pub(super) struct Context {
     /// This rank, as the job numbers it.
     me: usize,
+    /// How often the job had grown when these ranks met.
+    generation: u32,
+    /// What this rank's user said.
+    config: Config,
     roster: Arc<Roster>,
     door: Arc<Door>,
     /// Where this rank stands on its communicators, for others who ask.
@@ -53,8 +60,6 @@ pub(super) struct Context {
     slot: usize,
     /// What the network between the hosts can do.
     gauge: Gauge,
-    /// How long a peer's host may be silent.
-    keepalive: Option<Duration>,
     /// What ranks of this host have allocated together, whatever the communicator.
     allocations: Arc<Allocations>,
     progress: OnceLock<Progress>,
@@ -98,6 +103,8 @@ impl Context {
         let (gauge, allocations, progress) = (Gauge::default(), Arc::default(), OnceLock::new());
         let context = Self {
             me,
+            generation: bootstrap.generation(),
+            config: config.clone(),
             roster: Arc::new(roster),
             door: Arc::new(door),
             standings,
@@ -107,7 +114,6 @@ impl Context {
             home,
             slot,
             gauge,
-            keepalive: config.keepalive,
             allocations,
             progress,
         };
@@ -120,10 +126,26 @@ impl Context {
         if self.roster.hosts.iter().all(|host| *host == 0) {
             return Ok(Gauge::default());
         }
-        let all = Group::all(self.me, &self.topology);
+        let all = self.everybody();
         Gauge::measure(bootstrap, &self.roster.hosts, deadline, |peer, bell| {
             self.link(&all, Port { peer: peer as u32, channel: GAUGE }, bell, deadline)
         })
+    }
+
+    /// All ranks, as their communicator numbers them.
+    fn everybody(&self) -> Group {
+        let id = if self.generation == 0 { 0 } else { mix(GROWN, u64::from(self.generation)) };
+        Group::all(id, self.me, &self.topology)
+    }
+
+    /// How often the job had grown when these ranks met.
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// What this rank's user said.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Opens a link of a communicator.
@@ -204,7 +226,7 @@ impl Context {
             bell,
             allocations: &self.allocations,
             deadline,
-            keepalive: self.keepalive,
+            keepalive: self.config.keepalive,
         }
     }
 
@@ -213,10 +235,20 @@ impl Context {
         self.door.stage(rank as usize, &self.roster.nodes[rank as usize], communicator, allowed)
     }
 
+    /// Another agreement in which this rank takes part, which others may ask about as long as it lives.
+    pub(super) fn enter(&self, number: u64) -> Arc<Standing> {
+        self.standings.enter(number)
+    }
+
+    /// Why a rank of the job will not call on a communicator any more, if so.
+    pub(super) fn has_left(&self, rank: u32, communicator: u64) -> Option<&'static str> {
+        self.door.has_left(rank as usize, &self.roster.nodes[rank as usize], communicator)
+    }
+
     /// Whether a rank that has been silent for so long counts as lost: not one whose process can be seen.
     pub(super) fn is_lost(&self, rank: u32, silent: Duration) -> bool {
         let hidden = self.roster.nodes[rank as usize].state().is_none();
-        hidden && self.keepalive.is_some_and(|keepalive| silent >= keepalive)
+        hidden && self.config.keepalive.is_some_and(|keepalive| silent >= keepalive)
     }
 
     /// Watches over a communicator's calls that wait for long.
@@ -396,6 +428,9 @@ impl Communicator {
     /// All ranks of the job that a launcher started, as the environment says: `kolo run`, mpirun, mpiexec,
     /// srun, torchrun, or variables set by hand. Without any of them, one rank.
     ///
+    /// With `KOLO_JOIN=1` this process is a newcomer: it waits until the job [grows](Self::grow), and is one of its ranks
+    /// then. [`generation`](Self::generation) tells it.
+    ///
     /// # Errors
     /// `Usage` names a variable with a value that cannot be, `Deadline` the ranks that did not come,
     /// `Refused` says why a rank was not let in, `System` what the operating system refused.
@@ -405,9 +440,25 @@ impl Communicator {
 
     /// The same, as a configuration says.
     pub fn join(config: &Config) -> Result<Self> {
-        let mut bootstrap = bootstrap::join(config, Deadline::after(config.deadline))?;
+        let deadline = Deadline::after(config.deadline);
+        loop {
+            let joined = bootstrap::join(config, deadline)
+                .and_then(|mut bootstrap| Self::meet(&mut *bootstrap, config, deadline));
+            match joined {
+                // The job is as it was, without those whom it missed, and may grow once more.
+                Err(error) if config.way == Way::Newcomer && may_pass(&error) && !deadline.passed() => {}
+                joined => return joined,
+            }
+        }
+    }
+
+    /// All ranks that have met.
+    pub(super) fn meet(bootstrap: &mut dyn Bootstrap, config: &Config, deadline: Deadline) -> Result<Self> {
+        let rank = bootstrap.rank();
         let transports = transport::choose(config.transports.as_deref(), None, &config.links)?;
-        Self::over(&mut *bootstrap, config, transports).map_err(|error| error.at(config.rank))
+        let met = Self::over(bootstrap, config, transports);
+        let all = met.and_then(|met| met.all_or_none(&deadline).map(|()| met));
+        all.map_err(|error| error.at(rank))
     }
 
     /// A job of `size` ranks that are threads of this process: hand one to each thread.
@@ -439,7 +490,12 @@ impl Communicator {
         transports: Vec<Box<dyn Transport>>,
     ) -> Result<Self> {
         let context = Context::join(bootstrap, config, transports)?;
-        let group = Group::all(context.me, &context.topology);
+        let group = context.everybody();
         Self::new(Arc::new(context), group, Settings::of(config)?)
     }
+}
+
+/// Whether a newcomer that failed so was missed by nobody: others were, and it may come again.
+fn may_pass(error: &Error) -> bool {
+    matches!(error.kind(), Kind::PeerLost | Kind::Deadline)
 }

@@ -33,10 +33,10 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// All ranks of a job; this one is `rank`.
-    pub(super) fn all(rank: usize, topology: &Topology) -> Self {
+    /// All ranks of a job, under the number that their communicator has; this one is `rank`.
+    pub(super) fn all(id: u64, rank: usize, topology: &Topology) -> Self {
         let members = (0..topology.size() as u32).collect();
-        Self { id: 0, rank, members, topology: topology.clone() }
+        Self { id, rank, members, topology: topology.clone() }
     }
 }
 

@@ -7,6 +7,7 @@ mod core;
 mod cores;
 mod gauge;
 mod group;
+mod grow;
 mod progress;
 mod scope;
 mod shrink;

@@ -156,9 +156,8 @@ impl Communicator {
         core.retire();
         let settings = core.settings().clone();
         let (standing, deadline) = (core.standing().clone(), Deadline::after(settings.deadline));
-        let mut talks = Talks { context: &self.context, communicator: id, standing, silent: BTreeMap::new() };
         let blame = |error: Error| error.at(rank).during("shrink");
-        let left = talks.agree(Part::new(me, members), &deadline).map_err(blame)?;
+        let left = agree(&self.context, id, standing, (me, members), &deadline).map_err(blame)?;
         let taken = |rank: &usize| left.contains(&self.group.members[*rank]);
         let ranks: Vec<usize> = (0..self.size()).filter(taken).collect();
         if !ranks.contains(&rank) {
@@ -173,6 +172,19 @@ impl Communicator {
         let id = left.iter().fold(mix(id, SHRUNK), |id, rank| mix(id, u64::from(*rank)));
         Self::new(self.context.clone(), self.group.part(id, &ranks), settings)
     }
+}
+
+/// Agrees with the others of `members`, of whom this is `me`, on those that are left and take part, as the job numbers
+/// them; none, where those may be too few. The agreement has that number on all of them.
+pub(super) fn agree(
+    context: &Context,
+    number: u64,
+    standing: Arc<Standing>,
+    (me, members): (u32, Vec<u32>),
+    deadline: &Deadline,
+) -> Result<Vec<u32>> {
+    let mut talks = Talks { context, communicator: number, standing, silent: BTreeMap::new() };
+    talks.agree(Part::new(me, members), deadline)
 }
 
 /// A part that is played: who looks, and is looked at.

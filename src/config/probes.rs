@@ -48,6 +48,8 @@ pub(crate) fn environments() -> Vec<(&'static str, Vec<u8>)> {
         ("ports", kolo("KOLO_PORT=4000-4009")),
         ("ports-backwards", kolo("KOLO_PORT=4009-4000")),
         ("port-too-high", kolo("KOLO_PORT=65536")),
+        ("newcomer", of("KOLO_JOIN=1\nKOLO_RENDEZVOUS=10.0.0.5:29500,10.0.0.6:29500")),
+        ("newcomer-without-a-place", of("KOLO_JOIN=yes\nKOLO_RENDEZVOUS=,")),
         ("interfaces", kolo("KOLO_INTERFACE=^eth, 10.1.0.0/16,fd00::/64")),
         ("interfaces-no-network", kolo("KOLO_INTERFACE=10.1.0.0/33,/,")),
         (

@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use super::{Environment, Launcher, MOST_RANKS, Place, Rendezvous, Way};
+use super::{Environment, Launcher, MOST_RANKS, Place, Rendezvous, Way, flag, words};
 use crate::error::{Error, Result};
 
 /// A rank's place as its launcher gives it.
@@ -87,6 +87,9 @@ pub(super) fn seat(env: &Environment<'_>) -> Result<Seat> {
         }
     }
     let Some(names) = found else {
+        if flag(env, "KOLO_JOIN")? {
+            return Ok(Seat { launcher: Launcher::Kolo, rank: 0, size: 1, local: None, job: String::new() });
+        }
         if let Some(size) = env.text("KOLO_SIZE")? {
             return Err(env.wrong("KOLO_SIZE", &size, "KOLO_RANK beside it"));
         }
@@ -124,11 +127,15 @@ pub(super) fn seat(env: &Environment<'_>) -> Result<Seat> {
 }
 
 pub(super) fn way(env: &Environment<'_>, seat: &Seat, job: &str) -> Result<Way> {
+    let place = places(env)?.into_iter().next();
+    if flag(env, "KOLO_JOIN")? {
+        let text = "KOLO_JOIN is set but KOLO_RENDEZVOUS is not: expected where the job meets its newcomers";
+        return place.map(|_| Way::Newcomer).ok_or_else(|| Error::usage(text));
+    }
     if seat.size == 1 {
         return Ok(Way::Alone);
     }
-    if let Some(place) = env.text("KOLO_RENDEZVOUS")? {
-        let place = parse_place(env, place)?;
+    if let Some(place) = place {
         let listener = env.number("KOLO_LISTEN_FD", "an open descriptor", 0..=RawFd::MAX as usize)?;
         let listener = listener.filter(|_| seat.rank == 0).map(|fd| fd as RawFd);
         return Ok(Way::Star(Rendezvous { place, listener }));
@@ -166,6 +173,12 @@ fn pmix_libraries(env: &Environment<'_>) -> Vec<PathBuf> {
     let folders = prefixes.map(|prefix| PathBuf::from(prefix).join("lib"));
     let installed = folders.flat_map(|lib| [lib.join(NAME), lib.join("openmpi").join(NAME)]);
     installed.filter(|path| path.exists()).chain([PathBuf::from(NAME)]).collect()
+}
+
+/// The places that `KOLO_RENDEZVOUS` names.
+pub(super) fn places(env: &Environment<'_>) -> Result<Vec<Place>> {
+    let list = env.text("KOLO_RENDEZVOUS")?.unwrap_or_default();
+    words(&list).into_iter().map(|place| parse_place(env, place)).collect()
 }
 
 fn parse_place(env: &Environment<'_>, place: String) -> Result<Place> {

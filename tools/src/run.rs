@@ -16,6 +16,7 @@ const EXAMPLES: &str = "\
 Examples:
   kolo run -n 4 -- ./my_program --its own flags
   kolo run -n 2 --transport tcp -- kolo bench all_reduce --check
+  kolo run -n 4 --restart 3 -- ./my_program          replace up to three ranks that die
   kolo run -n 8 --env RUST_BACKTRACE=1 --no-tag -- ./my_program > output.txt";
 
 #[derive(Args, Debug)]
@@ -32,6 +33,10 @@ pub(crate) struct Options {
     /// A variable for all ranks; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_variable)]
     env: Vec<(OsString, OsString)>,
+
+    /// So many times, start a rank in place of one that failed; the others take it in by `grow`
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    restart: usize,
 
     /// Print lines as they are, without the rank in front
     #[arg(long)]
@@ -84,6 +89,7 @@ pub(crate) fn run(options: Options) -> Result<u8> {
         arguments: words.collect(),
         ranks: options.ranks,
         environment: options.env.into_iter().chain(transport).collect(),
+        restarts: options.restart,
         output: if options.no_tag { Output::Plain } else { Output::Tagged },
     };
     job.run()

@@ -27,6 +27,7 @@ pub(super) fn launcher() -> Vec<Fact> {
         Way::Alone => "nobody".to_owned(),
         Way::Star(rendezvous) => format!("at {}", rendezvous.place),
         Way::Pmi { fd } => format!("through the launcher, on descriptor {fd}"),
+        Way::Newcomer => "with a job that runs, when it grows".to_owned(),
         Way::Pmix { .. } => "through the launcher's PMIx server".to_owned(),
     };
     vec![

@@ -7,7 +7,8 @@
 //!              └── ...
 //! ```
 //!
-//! The rendezvous is bound before any rank exists, so no rank ever has to try twice.
+//! The rendezvous is bound before any rank exists, so no rank ever has to try twice. A rank that failed may be replaced:
+//! by a newcomer with the same environment and `KOLO_JOIN=1`, which the others take in when they `grow`.
 
 mod keeper;
 mod output;
@@ -35,6 +36,8 @@ pub(crate) struct Job {
     pub(crate) arguments: Vec<OsString>,
     /// How many ranks.
     pub(crate) ranks: usize,
+    /// How many ranks may be replaced, one after the other.
+    pub(crate) restarts: usize,
     /// Variables that all ranks get besides those of the job.
     pub(crate) environment: Vec<(OsString, OsString)>,
     /// What becomes of their output.
@@ -60,6 +63,7 @@ impl Job {
             program: keeper::THIS_PROGRAM.into(),
             arguments: std::env::args_os().skip(1).collect(),
             ranks,
+            restarts: 0,
             environment: Vec::new(),
             output: Output::Ours,
         }
@@ -75,29 +79,32 @@ impl Job {
     async fn launch(&self) -> Result<u8> {
         let signals = supervise::Signals::new()?;
         let keeper = keeper::Keeper::start().await.context("cannot start the keeper of the job")?;
-        let ranks = self.spawn(keeper.group())?;
-        supervise::supervise(ranks, keeper, signals, self.output).await
+        let (name, secret) = (hex(&random::<16>()?), hex(&random::<32>()?));
+        let group = keeper.group();
+        let mut rendezvous = Some(bind(&name)?);
+        let start = |rank: usize| {
+            let mut command = self.command(rank, &name, &secret);
+            // Taken by rank 0 alone: gone before rank 1 starts.
+            let socket = rendezvous.take();
+            if let Some(socket) = &socket {
+                fcntl_setfd(socket, FdFlags::empty())?;
+                command.env("KOLO_LISTEN_FD", socket.as_raw_fd().to_string());
+            }
+            self.spawn(command.stdin(if rank == 0 { supervise::stdin() } else { Stdio::null() }), rank, group)
+        };
+        let ranks = (0..self.ranks).map(start).collect::<Result<Vec<Child>>>()?;
+        // What standard input held the one before has read.
+        let replace = |rank: usize| {
+            let mut command = self.command(rank, &name, &secret);
+            self.spawn(command.env("KOLO_JOIN", "1").stdin(Stdio::null()), rank, group)
+        };
+        let spares = supervise::Spares { left: self.restarts, replace: &replace };
+        supervise::supervise(ranks, spares, keeper, signals, self.output).await
     }
 
-    fn spawn(&self, group: Pid) -> Result<Vec<Child>> {
-        let job = hex(&random::<16>()?);
-        let secret = hex(&random::<32>()?);
-        let mut rendezvous = Some(bind(&job)?);
-        (0..self.ranks)
-            .map(|rank| {
-                let mut command = self.command(rank, &job, &secret);
-                command.process_group(group.as_raw_nonzero().get());
-                // Taken by rank 0 alone: gone before rank 1 starts.
-                let socket = rendezvous.take();
-                if let Some(socket) = &socket {
-                    fcntl_setfd(socket, FdFlags::empty())?;
-                    command.env("KOLO_LISTEN_FD", socket.as_raw_fd().to_string());
-                }
-                command
-                    .spawn()
-                    .with_context(|| format!("cannot start rank {rank} ({})", self.program.to_string_lossy()))
-            })
-            .collect()
+    fn spawn(&self, command: &mut Command, rank: usize, group: Pid) -> Result<Child> {
+        let started = command.process_group(group.as_raw_nonzero().get()).spawn();
+        started.with_context(|| format!("cannot start rank {rank} ({})", self.program.to_string_lossy()))
     }
 
     fn command(&self, rank: usize, job: &str, secret: &str) -> Command {
@@ -109,6 +116,7 @@ impl Job {
         command
             .args(&self.arguments)
             .env_remove("KOLO_LISTEN_FD")
+            .env_remove("KOLO_JOIN")
             .env_remove("KOLO_SECRET_FILE")
             .env("KOLO_RANK", rank.to_string())
             .env("KOLO_SIZE", self.ranks.to_string())
@@ -118,7 +126,6 @@ impl Job {
             .env("KOLO_RENDEZVOUS", format!("@{}", rendezvous(job)))
             .env("KOLO_SECRET", secret)
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
-            .stdin(if rank == 0 { supervise::stdin() } else { Stdio::null() })
             .stdout(stream(io::stdout().is_terminal()))
             .stderr(stream(io::stderr().is_terminal()))
             .kill_on_drop(true);

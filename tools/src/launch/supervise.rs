@@ -1,4 +1,4 @@
-//! Watches the ranks: forwards signals, and when one fails stops the rest.
+//! Watches the ranks: forwards signals, and when one fails replaces it or stops the rest.
 
 use std::future::poll_fn;
 use std::io::{self, IsTerminal};
@@ -76,15 +76,32 @@ impl End {
         }
     }
 
+    /// In words.
+    fn fate(self) -> String {
+        match (self.status.code(), self.status.signal()) {
+            (Some(code), _) => format!("exited with code {code}"),
+            (None, signal) => format!("was killed by {}", signal_name(signal.unwrap_or(0))),
+        }
+    }
+
     /// Whether a signal that we passed on is what ended it.
     fn follows(self, forwarded: Option<Signal>) -> bool {
         forwarded.is_some_and(|signal| self.code() == 128 + signal.as_raw() as u8)
     }
 }
 
-/// Waits until all ranks have ended, or one has failed and the rest were stopped.
+/// What ranks that failed are replaced by.
+pub(super) struct Spares<'a> {
+    /// How many more times.
+    pub(super) left: usize,
+    /// Starts a newcomer in place of that rank.
+    pub(super) replace: &'a dyn Fn(usize) -> Result<Child>,
+}
+
+/// Waits until all ranks have ended, or one has failed that is not to be replaced and the rest were stopped.
 pub(super) async fn supervise(
     children: Vec<Child>,
+    mut spares: Spares<'_>,
     keeper: Keeper,
     mut signals: Signals,
     output: Output,
@@ -106,7 +123,19 @@ pub(super) async fn supervise(
                 if failed.is_some() || end.status.success() {
                     continue;
                 }
-                let end = culprit(end, &mut ranks).await?;
+                let fallen = fallen(end, &mut ranks).await?;
+                // Where nobody is left there is nothing to join; and who was told to end is not missed.
+                if fallen.len() <= spares.left && !ranks.is_empty() && forwarded.is_none() {
+                    for end in fallen {
+                        spares.left -= 1;
+                        let rest = format!("; replacing it (restarts left: {})", spares.left);
+                        printer.say(&format!("rank {} {}{rest}", end.rank, end.fate())).await;
+                        let newcomer = (spares.replace)(end.rank)?;
+                        ranks.spawn(attend(end.rank, newcomer, printer.clone(), ended.clone()));
+                    }
+                    continue;
+                }
+                let end = culprit(fallen);
                 if let Some(line) = obituary(end, forwarded, output, ranks.is_empty()) {
                     printer.say(&line).await;
                 }
@@ -170,23 +199,27 @@ async fn attend(
     Ok(End { rank, status })
 }
 
-/// Of the ranks that fail at about the same time, the one to blame: where a signal ended one, the others
-/// only followed; and one of our own that knows that its usage was wrong knows more than the others.
-async fn culprit(first: End, ranks: &mut JoinSet<io::Result<End>>) -> Result<End> {
-    let gravity = |end: End| match (end.status.signal(), end.status.code()) {
+/// The ranks that fail at about the same time as the first one.
+async fn fallen(first: End, ranks: &mut JoinSet<io::Result<End>>) -> Result<Vec<End>> {
+    let mut fallen = vec![first];
+    let end = Instant::now() + SETTLE;
+    while let Ok(Some(next)) = timeout_at(end, ranks.join_next()).await {
+        fallen.push(next??);
+    }
+    fallen.retain(|end| !end.status.success());
+    Ok(fallen)
+}
+
+/// Of the ranks that failed together, the one to blame: where a signal ended one, the others only followed; and one of
+/// our own that knows that its usage was wrong knows more than the others.
+fn culprit(fallen: Vec<End>) -> End {
+    let gravity = |end: &End| match (end.status.signal(), end.status.code()) {
         (Some(_), _) => 2,
         (None, Some(crate::failure::USAGE)) => 1,
         _ => 0,
     };
-    let mut worst = first;
-    let end = Instant::now() + SETTLE;
-    while let Ok(Some(next)) = timeout_at(end, ranks.join_next()).await {
-        let next = next??;
-        if gravity(next) > gravity(worst) {
-            worst = next;
-        }
-    }
-    Ok(worst)
+    // Of several as grave, the first.
+    fallen.into_iter().rev().max_by_key(gravity).expect("there is the first")
 }
 
 /// The line that says which rank failed, if that is news.
@@ -194,13 +227,11 @@ fn obituary(end: End, forwarded: Option<Signal>, output: Output, last: bool) -> 
     if end.follows(forwarded) {
         return None;
     }
-    let fate = match (end.status.code(), end.status.signal()) {
-        (Some(_), _) if output == Output::Ours => return None,
-        (Some(code), _) => format!("exited with code {code}"),
-        (None, signal) => format!("was killed by {}", signal_name(signal.unwrap_or(0))),
-    };
+    if end.status.code().is_some() && output == Output::Ours {
+        return None;
+    }
     let rest = if last { "" } else { "; stopping the other ranks" };
-    Some(format!("rank {} {fate}{rest}", end.rank))
+    Some(format!("rank {} {}{rest}", end.rank, end.fate()))
 }
 
 fn signal_name(number: i32) -> String {

@@ -1,6 +1,9 @@
 //! Jobs over several hosts: `kolo bench --check` in network namespaces, started by hand as on a cluster.
 
+#[path = "../../../tests/support/elastic.rs"]
+mod elastic;
 mod faults;
+mod growth;
 mod ipv6;
 mod launchers;
 mod net;
