@@ -273,6 +273,33 @@ fn a_rank_that_will_not_come_any_more_is_missed_at_once() {
     }
 }
 
+/// Who is aborted while it waits for newcomers waits no longer, and the others hear that it has left.
+#[test]
+fn an_abort_is_heard_while_newcomers_are_awaited() {
+    for who in [0, 2] {
+        let errors = Job::new(&format!("aborted-{who}"), 3, &[]).run(|mut ranks| {
+            let rank = ranks.rank();
+            ranks.set_deadline(None);
+            let abort = ranks.abort_handle();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    std::thread::sleep(Duration::from_millis(300));
+                    if rank == who {
+                        abort.abort();
+                    }
+                });
+                ranks.grow(1).err().expect("it is aborted")
+            })
+        });
+        for (rank, error) in errors.iter().enumerate() {
+            let kind = if rank == who { Kind::Aborted } else { Kind::PeerLost };
+            assert_eq!(error.kind(), kind, "{error}");
+            let left = rank != who && error.to_string().contains(&format!("rank {who} left "));
+            assert_eq!(left, rank != who, "{error}");
+        }
+    }
+}
+
 #[test]
 fn different_expectations_are_told() {
     Job::new("different", 3, &[]).run(|mut ranks| {
@@ -325,8 +352,15 @@ fn at_the_gate(name: &str, come: impl FnOnce(&Job) -> Error) -> Error {
 fn who_is_of_an_earlier_generation_is_refused() {
     let soon = || Deadline::after(Some(Duration::from_secs(30)));
     let error = at_the_gate("earlier", |job| {
-        let growth =
-            Growth { rank: 1, members: 2, newcomers: 1, number: 17, generation: 1, may_come: &|_| Ok(()) };
+        let growth = Growth {
+            rank: 1,
+            members: 2,
+            newcomers: 1,
+            number: 17,
+            generation: 1,
+            may_come: &|_| Ok(()),
+            goes_on: &|| Ok(()),
+        };
         bootstrap::grow(&job.rank(1), &growth, Err(0), soon()).err().expect("it is of another attempt")
     });
     assert_eq!(error.kind(), Kind::Refused);

@@ -37,6 +37,8 @@ pub struct Growth<'a> {
     pub generation: u32,
     /// Whether a member that has not come may still come; why not is the failure of all.
     pub may_come: &'a dyn Fn(usize) -> Result<()>,
+    /// Whether this rank goes on waiting; why not is its failure.
+    pub goes_on: &'a dyn Fn() -> Result<()>,
 }
 
 /// Where the lowest rank waits for newcomers.
@@ -122,7 +124,7 @@ pub(super) fn come(config: &Config, deadline: Deadline) -> Result<Box<dyn Bootst
             // One that is stopped where it listens keeps nobody from the others.
             let attempt = Deadline::after(Some(deadline.left().map_or(ATTEMPT, |left| left.min(ATTEMPT))));
             let why = match knock(place, &hello, &secret, &attempt) {
-                Ok(Knocked::In(hub)) => return Ok(Box::new(Spoke::seated(hub, deadline)?)),
+                Ok(Knocked::In(hub)) => return Ok(Box::new(Spoke::seated(hub, deadline, &|| Ok(()))?)),
                 Ok(Knocked::Absent(cause)) => cause.to_string(),
                 Ok(Knocked::Later(why)) => why,
                 // A host whose name nobody knows any more need not be where the others are.

@@ -28,7 +28,7 @@ pub(super) const MOST: usize = 1 << 20;
 const FAILED: u32 = u32::MAX;
 /// How long a spoke that gave up waits for the hub to say who was missing.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
-/// How often the hub of a growing job looks whether ranks that have not come may still come.
+/// How often ranks of a growing job look whether those that have not come may still come, and whether they go on waiting.
 const PATROL: Duration = Duration::from_millis(200);
 
 /// Who meets, and by what they know each other.
@@ -93,6 +93,7 @@ impl Hub {
                     return Err(tell(all, Error::new(Kind::Refused, why)));
                 }
                 News::Late if !party.deadline.passed() => {
+                    party.goes_on()?;
                     party.look_after(&here).map_err(|error| tell(spokes.iter().flatten(), error))?;
                 }
                 News::Late => {
@@ -210,14 +211,20 @@ impl Spoke {
         let hub = dial(place, &hello, secret, patient, &deadline)?;
         match growth {
             None => Ok(Self { seat: Seat { rank, size, generation: 0 }, hub, deadline }),
-            Some(_) => Self::seated(hub, deadline),
+            Some(growth) => Self::seated(hub, deadline, growth.goes_on),
         }
     }
 
-    /// Waits for its seat in a job that grows.
-    pub(super) fn seated(hub: Stream, deadline: Deadline) -> Result<Self> {
+    /// Waits for its seat in a job that grows, as long as this rank goes on.
+    pub(super) fn seated(hub: Stream, deadline: Deadline, goes_on: &dyn Fn() -> Result<()>) -> Result<Self> {
         let none = Seat { rank: 0, size: 0, generation: 0 };
         let mut spoke = Self { seat: none, hub, deadline };
+        while !deadline.passed()
+            && let Err(Trouble::Late) =
+                wait(&mut [PollFd::new(&spoke.hub, PollFlags::IN)], patrol(&deadline).left())
+        {
+            goes_on()?;
+        }
         let mut seat = [0; SEAT];
         spoke.read(&mut seat[..4])?;
         spoke.unless_failed(&seat[..4])?;
@@ -357,15 +364,20 @@ impl Party<'_> {
     fn patrol(&self) -> Deadline {
         match self.growth {
             None => self.deadline,
-            Some(_) => Deadline::after(Some(self.deadline.left().map_or(PATROL, |left| left.min(PATROL)))),
+            Some(_) => patrol(&self.deadline),
         }
     }
 
-    /// Of ranks 1, 2, ..., whether those not `here` that are known may still come.
+    /// Whether this rank goes on waiting.
+    fn goes_on(&self) -> Result<()> {
+        self.growth.map_or(Ok(()), |growth| (growth.goes_on)())
+    }
+
+    /// Whether those of ranks 1, 2, ... that are known and not `here` may still come.
     fn look_after(&self, here: &[bool]) -> Result<()> {
         let Some(growth) = self.growth else { return Ok(()) };
-        let missing = (1..self.known()).filter(|rank| !here[rank - 1]);
-        missing.into_iter().try_for_each(|rank| (growth.may_come)(rank))
+        let mut missing = (1..self.known()).filter(|rank| !here[rank - 1]);
+        missing.try_for_each(|rank| (growth.may_come)(rank))
     }
 
     /// Of ranks 1, 2, ..., who is not `here`, in words.
@@ -451,6 +463,11 @@ impl Seat {
         let there = 0 < rank && rank < size && size <= MOST_RANKS && generation > 0;
         there.then_some(Self { rank, size, generation })
     }
+}
+
+/// Until the next look, or the end.
+fn patrol(deadline: &Deadline) -> Deadline {
+    Deadline::after(Some(deadline.left().map_or(PATROL, |left| left.min(PATROL))))
 }
 
 /// Lets every spoke know why the meeting failed.

@@ -213,8 +213,9 @@ impl Listener {
             return Err(Error::system("opening a TCP port", cause));
         }
         let ports = if first == last { first.to_string() } else { format!("{first}-{last}") };
-        let text =
-            format!("no free port in KOLO_PORT={ports} ({cause}): it takes one for each rank of this host");
+        let text = format!(
+            "no free port in KOLO_PORT={ports} ({cause}): it takes one for each rank of this host, two while a job grows"
+        );
         Err(Error::new(Kind::System, text))
     }
 

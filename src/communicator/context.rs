@@ -495,7 +495,7 @@ impl Communicator {
     }
 }
 
-/// Whether a newcomer that failed so was missed by nobody: others were, and it may come again.
+/// Whether it failed because of others, so that a newcomer may come again.
 fn may_pass(error: &Error) -> bool {
     matches!(error.kind(), Kind::PeerLost | Kind::Deadline)
 }

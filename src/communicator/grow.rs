@@ -19,11 +19,13 @@
 //! MPI has `MPI_Comm_spawn` and `MPI_Intercomm_merge` for it, to be used after ULFM's shrink and agree (Bland, Bouteiller,
 //! Herault, Bosilca, Dongarra: Post-failure recovery of MPI communication capability, 2013); NCCL has `ncclCommGrow`.
 
+use std::sync::atomic::Ordering;
+
 use super::Communicator;
 use super::shrink::agree;
 use crate::bootstrap::{self, Gate, Growth};
 use crate::config::{Config, MOST_RANKS};
-use crate::engine::mix;
+use crate::engine::{aborted, mix};
 use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
 
@@ -43,13 +45,14 @@ impl Communicator {
     /// Newcomers are met where `KOLO_RENDEZVOUS` says: rank 0 must be able to listen at one of the places that it lists.
     /// Newcomers know the environment alone: so the new communicator begins with the settings that it says
     /// (`KOLO_ALGORITHM` and its like), and with this one's deadline. It has its own links, and this one is as it was,
-    /// for its own ranks.
+    /// for its own ranks; where `KOLO_PORT` limits the ports, it takes one more for each rank as long as both are there.
     ///
     /// # Errors
     /// All ranks get one, or none does, and this communicator stays usable: `Deadline` where too few newcomers came,
     /// or ranks that live have not called it; `PeerLost` where somebody died or left meanwhile, also a newcomer
-    /// (if it was a rank, this communicator is to be shrunk); `Mismatch` where ranks expect different numbers or a newcomer has other settings, `System`
-    /// where rank 0 cannot listen, `Usage` where nothing says where newcomers are met.
+    /// (if it was a rank, this communicator is to be shrunk); `Mismatch` where ranks expect different numbers or a newcomer
+    /// has other settings, `System` where rank 0 cannot listen, `Usage` where nothing says where newcomers are met. While
+    /// it waits for others it hears of an [`Abort`](crate::Abort).
     pub fn grow(&mut self, newcomers: usize) -> Result<Self> {
         let rank = self.rank();
         self.take_in(newcomers).map_err(|error| error.at(rank).during("grow"))
@@ -83,8 +86,12 @@ impl Communicator {
             None => Ok(()),
             Some(why) => Err(Error::new(Kind::PeerLost, format!("rank {member} does not come: {why}"))),
         };
-        let generation = self.generation() + 1;
-        let growth = Growth { rank, members, newcomers, number, generation, may_come: &may_come };
+        let goes_on = || match self.abort.load(Ordering::Relaxed) {
+            true => Err(aborted()),
+            false => Ok(()),
+        };
+        let (generation, may_come, goes_on) = (self.generation() + 1, &may_come, &goes_on);
+        let growth = Growth { rank, members, newcomers, number, generation, may_come, goes_on };
         let deadline = Deadline::after(allowed);
         let mut bootstrap = bootstrap::grow(&config, &growth, gate, deadline)?;
         Self::meet(&mut *bootstrap, &config, deadline)

@@ -30,11 +30,11 @@ pub(super) fn launcher() -> Vec<Fact> {
         Way::Newcomer => "with a job that runs, when it grows".to_owned(),
         Way::Pmix { .. } => "through the launcher's PMIx server".to_owned(),
     };
-    vec![
-        Fact::plain("launcher", name),
-        Fact::plain("rank", format!("{} of {}", config.rank, config.size)),
-        Fact::plain("meets", way),
-    ]
+    let rank = match config.way {
+        Way::Newcomer => "a newcomer is told when it joins".to_owned(),
+        _ => format!("{} of {}", config.rank, config.size),
+    };
+    vec![Fact::plain("launcher", name), Fact::plain("rank", rank), Fact::plain("meets", way)]
 }
 
 /// What is set of kolo's variables, and which look like one but are none.
