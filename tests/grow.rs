@@ -174,6 +174,10 @@ fn where_too_few_come_nobody_grows() {
         fails(&job, Kind::Deadline, "1 of 2 newcomers did not come within 0.5 s", 2);
         let error = newcomer.join().expect("it does not panic");
         assert_eq!(error.kind(), Kind::Deadline, "{error}");
+        assert!(
+            error.to_string().starts_with("no job took this newcomer in within 2 s (@kolo-grow"),
+            "{error}"
+        );
     });
 }
 
@@ -258,7 +262,6 @@ fn where_a_newcomer_gives_up_another_takes_its_place() {
 fn a_rank_that_will_not_come_any_more_is_missed_at_once() {
     let job = Job::new("will-not-come", 3, &[]);
     let errors = job.run(|mut ranks| {
-        ranks.set_deadline(None);
         if ranks.rank() == 1 {
             // What it says first when it grows by 1, and no more.
             ranks.all_gather(&[1, u64::MAX], &mut [0; 6]).expect("all say it");
@@ -279,7 +282,6 @@ fn an_abort_is_heard_while_newcomers_are_awaited() {
     for who in [0, 2] {
         let errors = Job::new(&format!("aborted-{who}"), 3, &[]).run(|mut ranks| {
             let rank = ranks.rank();
-            ranks.set_deadline(None);
             let abort = ranks.abort_handle();
             std::thread::scope(|scope| {
                 scope.spawn(|| {

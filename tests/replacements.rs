@@ -17,7 +17,10 @@ const AS_RANK: [&str; 5] = ["rank", "--exact", "--ignored", "--nocapture", "--qu
 #[test]
 #[ignore = "runs as the child of other tests"]
 fn rank() {
+    let open = || std::fs::read_dir("/proc/self/fd").expect("Linux tells").count();
+    let before = open();
     elastic::live();
+    elastic::say(&format!("open: {} more", open() - before));
     // Nobody ends while others still need it.
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).expect("the test holds the other end");
@@ -97,6 +100,10 @@ impl Job {
         let mut said: Vec<String> = said.collect();
         said.sort_unstable();
         assert_eq!(said, elastic::last_words(self.ranks.len()), "{what}");
+        // However many generations there were, nothing is left of them.
+        for rank in &mut self.ranks {
+            assert_eq!(rank.hear().as_deref(), Some("open: 0 more"), "{what}");
+        }
     }
 }
 

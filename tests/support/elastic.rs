@@ -49,7 +49,7 @@ pub fn last_words(size: usize) -> Vec<String> {
 }
 
 /// One write that begins a line: what the test runner has printed may stand on the last one.
-fn say(words: &str) {
+pub fn say(words: &str) {
     std::io::stdout().write_all(format!("\nsaid {words}\n").as_bytes()).expect("a test reads this");
 }
 
