@@ -147,6 +147,29 @@ fn generation_after_generation() {
     });
 }
 
+/// A launcher's listener keeps the place from all others, also where only one rank was started.
+#[test]
+fn newcomers_are_met_at_the_listener_that_a_launcher_gave() {
+    for size in [1, 2] {
+        let job = Job::new(&format!("launched-{size}"), size, &[]);
+        let listener = occupy(&job.place);
+        let fd = listener.as_raw_fd().to_string();
+        std::thread::scope(|scope| {
+            let newcomer = come(scope, &job, |mut grown| sums_up(&mut grown));
+            let rank = |rank: usize| {
+                let seat = [("KOLO_RANK", rank.to_string()), ("KOLO_SIZE", size.to_string())];
+                let config = job.config(&[&seat[..], &[("KOLO_LISTEN_FD", fd.clone())]].concat());
+                scope.spawn(move || {
+                    let mut ranks = Communicator::join(&config).expect("it joins");
+                    sums_up(&mut ranks.grow(1).expect("one comes"));
+                })
+            };
+            let ranks: Vec<_> = (0..size).map(rank).collect();
+            ranks.into_iter().chain([newcomer]).for_each(|rank| rank.join().expect("no rank panics"));
+        });
+    }
+}
+
 /// Whatever fails, it fails alike on all ranks, and they are as they were.
 fn fails(job: &Job, kind: Kind, said: &str, newcomers: usize) {
     let errors = job.run(|mut ranks| {

@@ -132,12 +132,13 @@ pub(super) fn way(env: &Environment<'_>, seat: &Seat, job: &str) -> Result<Way> 
         let text = "KOLO_JOIN is set but KOLO_RENDEZVOUS is not: expected where the job meets its newcomers";
         return place.map(|_| Way::Newcomer).ok_or_else(|| Error::usage(text));
     }
-    if seat.size == 1 {
+    let listener = env.number("KOLO_LISTEN_FD", "an open descriptor", 0..=RawFd::MAX as usize)?;
+    let listener = listener.filter(|_| seat.rank == 0).map(|fd| fd as RawFd);
+    // One rank meets nobody; a listener that it was given serves when it grows.
+    if seat.size == 1 && (place.is_none() || listener.is_none()) {
         return Ok(Way::Alone);
     }
     if let Some(place) = place {
-        let listener = env.number("KOLO_LISTEN_FD", "an open descriptor", 0..=RawFd::MAX as usize)?;
-        let listener = listener.filter(|_| seat.rank == 0).map(|fd| fd as RawFd);
         return Ok(Way::Star(Rendezvous { place, listener }));
     }
     if seat.launcher == Launcher::Kolo {
