@@ -62,6 +62,7 @@ pub const VARIABLES: [(&str, &str); 20] = [
         "KOLO_KEEPALIVE",
         "after how many seconds of a host's silence its ranks are lost (tcp), or none; by default 60",
     ),
+    ("KOLO_RECORD", "a folder for what ranks did last, written when a call fails, for kolo trace; or none"),
     (
         "KOLO_ALGORITHM",
         "the algorithm for all collectives (ring) or for some (all_reduce=ring,broadcast=tree)",
@@ -109,6 +110,8 @@ pub struct Config {
     pub deadline: Option<Duration>,
     /// After how long a peer counts as lost whose host has fallen silent; nothing stands for never.
     pub keepalive: Option<Duration>,
+    /// Where what ranks did last is written when a call fails; nowhere if nothing is said.
+    pub record: Option<PathBuf>,
     /// Named algorithms: for a collective, or for all of them. A later one counts more.
     pub algorithms: Vec<(Option<CollectiveKind>, String)>,
     /// Whether only plans may run whose order of reduction is the ranks' order.
@@ -250,6 +253,7 @@ impl Config {
             },
             deadline: deadline(&env)?,
             keepalive: keepalive(&env)?,
+            record: env.path("KOLO_RECORD").filter(|folder| folder != "none").map(PathBuf::from),
             algorithms: algorithms(&env)?,
             deterministic: flag(&env, "KOLO_DETERMINISTIC")?,
         })

@@ -4,7 +4,7 @@
 //! panics: what is read and written again is the same, lengths are bounded before memory is taken, and what came does
 //! not depend on how it was cut into reads.
 
-use crate::{bootstrap, config, transport};
+use crate::{bootstrap, config, health, transport};
 
 /// A parser, and what is known to be worth trying on it.
 pub struct Parser {
@@ -28,6 +28,7 @@ pub const ALL: &[Parser] = &[
     Parser { name: "pmi", probe: bootstrap::probes::pmi, seeds: bootstrap::probes::launchers },
     Parser { name: "environment", probe: config::probes::environment, seeds: config::probes::environments },
     Parser { name: "secret_file", probe: config::probes::secret_file, seeds: config::probes::secret_files },
+    Parser { name: "record", probe: health::probes::record, seeds: health::probes::records },
     Parser { name: "tcp", probe: transport::tcp::probes::stream, seeds: transport::tcp::probes::streams },
     Parser {
         name: "fabric",

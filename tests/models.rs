@@ -9,7 +9,7 @@
 
 mod sys {
     pub(crate) mod atomic {
-        pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+        pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
     }
 }
 
@@ -27,6 +27,8 @@ mod lease;
 mod pool;
 #[path = "../src/transport/presence.rs"]
 mod presence;
+#[path = "../src/health/ring.rs"]
+mod ring;
 
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -435,5 +437,22 @@ fn nobody_reads_what_was_taken_back() {
         // SAFETY: what loom checks.
         lent.memory.with_mut(|place| unsafe { *place = 8 });
         reader.join().unwrap();
+    });
+}
+
+#[test]
+fn a_record_is_read_whole_while_others_take_the_places_of_older_ones() {
+    explore(3, || {
+        let ring = Arc::new(ring::Ring::<2, 2>::new());
+        let writer = {
+            let ring = ring.clone();
+            thread::spawn(move || (0..4).for_each(|number| ring.push([number, 10 * number])))
+        };
+        let (first, records) = ring.read();
+        for (number, record) in (first..).zip(records) {
+            assert_eq!(record, [number, 10 * number]);
+        }
+        writer.join().unwrap();
+        assert_eq!(ring.read(), (3, vec![[3, 30]]));
     });
 }

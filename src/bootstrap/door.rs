@@ -165,6 +165,14 @@ impl Door {
         self.hall.is_gone(Appointment { peer, purpose }, node)
     }
 
+    /// Has a peer write down what it did last, if it is to write that anywhere.
+    ///
+    /// # Errors
+    /// As [`Door::reports`].
+    pub fn record(&self, peer: usize, node: &Node, allowed: Duration) -> Result<()> {
+        self.ask(peer, node, Purpose::Record, allowed, |_| Some(()))
+    }
+
     /// This rank has left a communicator: nobody needs to wait for its links any more.
     pub fn leave(&self, communicator: u64) {
         self.hall.leave(communicator);
@@ -200,6 +208,7 @@ mod tests {
     use std::net::TcpStream;
 
     use super::*;
+    use crate::health::Peers;
 
     const LINK: Purpose = Purpose::Link { communicator: 7, channel: 0, via: Via::Unix };
     const LONG: Duration = Duration::from_secs(60);
@@ -394,7 +403,7 @@ mod tests {
     #[test]
     fn who_asks_is_told_where_a_rank_stands_whatever_it_does() {
         let all: [Arc<Standings>; 3] = Default::default();
-        all[2].enter(5).begin(17);
+        all[2].enter(5, Arc::new([])).begin(17, &[5, 17, 0, 0], Peers::new(None, None));
         // Nobody waits at rank 2's door; lower and higher ranks may ask at others.
         let (doors, nodes) = doors_of(&all, &[true; 3]);
         for (me, peer, begun) in [(0, 2, Some(17)), (2, 0, None), (1, 2, Some(17))] {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::dial::{dial, within};
 use super::handshake::{Hello, Purpose, Refusal, Via, same_encryption, same_job, same_version};
@@ -24,6 +24,9 @@ const LEFT: usize = 4096;
 /// How soon, and then how rarely, a rank that waits for a peer's knock looks whether that one will still come.
 const FIRST_PROBE: Duration = Duration::from_millis(20);
 const PROBE: Duration = Duration::from_secs(1);
+
+/// A rank that is asked to write its record does so at most so often.
+const RECORDS: Duration = Duration::from_millis(200);
 
 /// What the attendant shares with those who wait.
 pub(super) struct Hall {
@@ -175,6 +178,7 @@ impl Hall {
     /// Attends to who knocks until the other end of `end` is closed.
     pub(super) fn attend(&self, mut reception: Reception, standings: &Standings, end: &UnixStream) {
         let forever = Deadline::after(None);
+        let mut recorded: Option<Instant> = None;
         loop {
             let mut judge = |hello: &Hello| self.welcome(hello);
             let news = reception.attend(&self.secret, &mut judge, &[end.as_fd()], &forever);
@@ -190,9 +194,11 @@ impl Hall {
             state.refusals = reception.refusals();
             state.trouble = trouble;
             state.odds = state.odds.take().or(odds);
+            let mut witnesses = Vec::new();
             for Guest { stream, hello } in guests {
                 match hello.purpose {
                     Purpose::Reports => inquiry::answer(&stream, &inquiry::encode(&standings.reports())),
+                    Purpose::Record => witnesses.push(stream),
                     Purpose::Stage { communicator } => {
                         let stage = standings.stage(communicator);
                         inquiry::answer(&stream, &inquiry::encode_stage(&stage));
@@ -202,6 +208,12 @@ impl Hall {
             }
             drop(state);
             self.delivered.notify_all();
+            // All ranks may ask at once. What could not be written, nobody here can be told.
+            if !witnesses.is_empty() && recorded.is_none_or(|when| when.elapsed() > RECORDS) {
+                let _ = standings.write();
+                recorded = Some(Instant::now());
+            }
+            witnesses.iter().for_each(|stream| inquiry::answer(stream, &[]));
             if troubled {
                 // Such as no descriptor being left: another attempt fails as soon.
                 std::thread::sleep(PROBE / 10);
@@ -227,7 +239,7 @@ impl Hall {
         let (from, to) = (hello.from as usize, hello.to as usize);
         let expected = match hello.purpose {
             Purpose::Link { .. } => from < to,
-            Purpose::Reports | Purpose::Stage { .. } => from < self.size,
+            Purpose::Reports | Purpose::Record | Purpose::Stage { .. } => from < self.size,
             Purpose::Rendezvous | Purpose::Grow { .. } | Purpose::Join => false,
         };
         if !expected || to != self.me || hello.size as usize != self.size {

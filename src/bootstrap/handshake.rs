@@ -48,6 +48,8 @@ pub(super) enum Purpose {
     Link { communicator: u64, channel: u8, via: Via },
     /// To ask where a rank stands.
     Reports,
+    /// To have it write down what it did last.
+    Record,
     /// To ask how far it is in agreeing on who is left of a communicator.
     Stage { communicator: u64 },
     /// To meet at rank 0 as one of those that take newcomers in: all of them know the attempt by this number.
@@ -115,6 +117,7 @@ impl Hello {
             Purpose::Stage { communicator } => (3, communicator, 0, 0),
             Purpose::Grow { number } => (4, number, 0, 0),
             Purpose::Join => (5, 0, 0, 0),
+            Purpose::Record => (6, 0, 0, 0),
         };
         let mut version = [0; 32];
         let len = self.version.len().min(version.len());
@@ -144,6 +147,7 @@ impl Hello {
             3 => Purpose::Stage { communicator },
             4 => Purpose::Grow { number: communicator },
             5 => Purpose::Join,
+            6 => Purpose::Record,
             _ => return None,
         };
         let encrypts = [false, true].into_iter().find(|&known| u8::from(known) == encrypts)?;

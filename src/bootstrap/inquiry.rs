@@ -4,6 +4,7 @@
 //! | --------- | ---------------------------------------------------------------- | --------------------------- |
 //! | reports   | how far it is on its communicators, and what their calls wait for | errors that name the culprit |
 //! | stage     | how far it is in agreeing on who is left of a communicator       | shrinking                   |
+//! | record    | nothing; it writes down what it did last                         | `kolo trace`                |
 
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ pub(super) fn hear(stream: &Stream, deadline: &Deadline) -> Result<Vec<u8>> {
 
 pub(super) fn encode(reports: &[Report]) -> Vec<u8> {
     let newest = &reports[reports.len().saturating_sub(REPORTS)..];
-    newest.iter().fold(Writer::default().u16(newest.len() as u16), put).done()
+    newest.iter().fold(Writer::default().u16(newest.len() as u16), put_report).done()
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Option<Vec<Report>> {
@@ -52,12 +53,13 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Vec<Report>> {
     if count > REPORTS {
         return None;
     }
-    let reports = (0..count).map(|_| take(&mut reader)).collect::<Option<Vec<_>>>()?;
+    let reports = (0..count).map(|_| take_report(&mut reader)).collect::<Option<Vec<_>>>()?;
     reader.end()?;
     Some(reports)
 }
 
-fn put(answer: Writer, report: &Report) -> Writer {
+/// Adds a report to a message.
+pub(crate) fn put_report(answer: Writer, report: &Report) -> Writer {
     let &Report { communicator, begun, done, failed, ref waiting } = report;
     let answer = answer.u64(communicator).u64(begun).u64(done);
     let blamed = failed.flatten();
@@ -71,7 +73,8 @@ fn put(answer: Writer, report: &Report) -> Writer {
     on.iter().fold(answer, |answer, awaited| answer.u32(awaited.rank).u8(awaited.message.into()))
 }
 
-fn take(reader: &mut Reader<'_>) -> Option<Report> {
+/// The next report of a message.
+pub(crate) fn take_report(reader: &mut Reader<'_>) -> Option<Report> {
     let (communicator, begun, done) = (reader.u64()?, reader.u64()?, reader.u64()?);
     let (flags, blamed) = (reader.u8()?, reader.u32()?);
     let [failed, known, waits] = [flags & 1 != 0, flags & 2 != 0, flags & 4 != 0];

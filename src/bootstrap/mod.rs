@@ -45,6 +45,8 @@ use std::os::unix::net::UnixListener;
 pub use carrier::{Carrier, Connection};
 pub use door::Door;
 pub use growth::{Gate, Growth, grow};
+pub(crate) use handshake::VERSION;
+pub(crate) use inquiry::{put_report, take_report};
 pub use interfaces::Interfaces;
 pub use local::Local;
 pub use node::{Node, find_host};
@@ -52,6 +54,7 @@ pub use roster::{Doorway, Roster, Tcp};
 pub use seal::{Opening, SHARE, Sealed, Session};
 pub use secret::Secret;
 pub(crate) use secret::{digest, hex, random};
+pub(crate) use wire::{Reader, Writer, cut};
 
 use crate::config::{Config, Place, Rendezvous, Way};
 use crate::error::{Error, Kind, Result};

@@ -29,16 +29,22 @@ impl Writer {
 
     /// A string of at most 65,535 bytes; what is beyond is cut off.
     pub(crate) fn text(self, text: &str) -> Self {
-        let mut end = text.len().min(usize::from(u16::MAX));
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        self.u16(end as u16).raw(&text.as_bytes()[..end])
+        let text = cut(text, u16::MAX.into());
+        self.u16(text.len() as u16).raw(text.as_bytes())
     }
 
     pub(crate) fn done(self) -> Vec<u8> {
         self.0
     }
+}
+
+/// As many bytes of a text as are allowed, in whole letters.
+pub(crate) fn cut(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// Takes a message apart; `None` where it is too short, or not what it should be.

@@ -15,7 +15,7 @@ use crate::bootstrap::{self, Bootstrap, Door, Doorway, Roster, Secret};
 use crate::config::{Config, Way};
 use crate::engine::{Patience, Port, Vigil, mix};
 use crate::error::{Error, Kind, Result};
-use crate::health::{Deadline, Stage, Standing, Standings};
+use crate::health::{Deadline, Scribe, Stage, Standing, Standings};
 use crate::memory::{Allocations, Bell, Region};
 use crate::plan::{Core, Host, Machine};
 use crate::sys::os;
@@ -91,7 +91,9 @@ impl Context {
         }
         // A process of one thread joins at once; later the kernel waits 10 ms for all cores.
         os::join_barriers();
-        let standings = Arc::<Standings>::default();
+        let folder = config.record.clone();
+        let scribe = Scribe { rank: me as u32, size: size as u32, job: config.job.clone(), folder };
+        let standings = Arc::new(Standings::new(scribe));
         door.attend(Arc::clone(&standings))?;
         let here = roster.hosts.iter().filter(|host| **host == roster.hosts[me]).count();
         let cores = Cores::gather(bootstrap)?;
@@ -254,7 +256,7 @@ impl Context {
     /// Watches over a communicator's calls that wait for long.
     pub(super) fn vigil(&self, group: &Group) -> Vigil {
         let shared = (self.standings.clone(), self.door.clone(), self.roster.clone());
-        Vigil::new(group.id, (group.members.clone(), group.rank), shared.0, shared.1, shared.2)
+        Vigil::new(group.id, (group.members.as_slice().into(), group.rank), shared.0, shared.1, shared.2)
     }
 
     /// What ranks of this host have allocated together.

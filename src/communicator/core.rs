@@ -13,7 +13,7 @@ use crate::engine::{
     Board, Course, Engine, Request, Ride, Route, Routine, Shape, Signature, Tenancy, Wait, Walk, aborted, mix,
 };
 use crate::error::{Error, Kind, Result};
-use crate::health::{Deadline, Home, Standing};
+use crate::health::{Deadline, Home, Peers, Standing};
 use crate::kernel::Reducer;
 use crate::memory::{Bell, Scratch, View};
 use crate::plan::{self, Collective, CollectiveKind, Plan};
@@ -194,7 +194,14 @@ impl Core {
     fn go_on(&mut self, walk: Walk, ask: &Ask, views: (View<'_>, View<'_>)) -> Result<()> {
         let allowed = self.settings.deadline;
         let (engine, course, request) = self.call(ask, views);
-        engine.go_on(walk, course, &request, allowed)
+        engine.go_on(walk, course, &request, allowed)?;
+        self.stamp();
+        Ok(())
+    }
+
+    /// The call that has begun is at its end, and was not quick.
+    pub(super) fn stamp(&self) {
+        self.engine.standing().stamp();
     }
 
     /// Finds the route of a call, opening its links where they are not open yet.
@@ -220,6 +227,7 @@ impl Core {
         let number = trip.errand.number(sequence);
         trip.signature.sequence = number;
         trip.stamp.number(number);
+        self.engine.standing().begin(sequence, &trip.stamp.tag().body, trip.peers);
         self.depart(sequence, ask, input)
     }
 
@@ -227,7 +235,6 @@ impl Core {
     #[inline(always)]
     fn depart(&mut self, sequence: u64, ask: &Ask, input: View<'_>) -> Result<()> {
         self.sequence = sequence;
-        self.engine.standing().begin(sequence);
         // Only now, with its links open, can the peers learn of it.
         if self.abort().load(Ordering::Relaxed) {
             return Err(self.fail(aborted()));
@@ -258,7 +265,8 @@ impl Core {
         let algorithm = self.algorithm(&errand)?;
         let signature = errand.signature(self.group.id, errand.number(sequence), algorithm);
         let wanted = errand.destination(algorithm, self.rails(&errand));
-        let stamp = signature.stamp();
+        let (stamp, peers) = (signature.stamp(), Peers::new(errand.peers.1, errand.peers.0));
+        self.engine.standing().begin(sequence, &stamp.tag().body, peers);
         let route = match self.find(wanted) {
             Some(route) => route,
             None => {
@@ -266,7 +274,7 @@ impl Core {
                 opened.map_err(|error| self.fail_as(error, &signature))?
             }
         };
-        let trip = Trip { errand, route, signature, stamp, reducer, chart: None };
+        let trip = Trip { errand, route, signature, stamp, peers, reducer, chart: None };
         self.trips.begin(trip);
         let (engine, Course { route, .. }, request) = self.call(ask, (View::empty(), View::empty()));
         let chart = engine.chart(route, &request);
@@ -336,7 +344,7 @@ impl Core {
     fn fail_as(&mut self, error: Error, signature: &Signature) -> Error {
         self.engine.fail(error.peer());
         let error = self.engine.blame(error, signature);
-        let error = error.at(self.group.rank).during(signature.short());
+        let error = self.engine.record(error.at(self.group.rank).during(signature.short()));
         self.failed = Some(error.clone());
         error
     }

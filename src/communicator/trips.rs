@@ -2,6 +2,7 @@
 
 use super::ask::Errand;
 use crate::engine::{Chart, Signature, Stamp};
+use crate::health::Peers;
 use crate::kernel::Reducer;
 
 /// A call's way: the same for all calls of its errand, but for the number.
@@ -12,6 +13,8 @@ pub(super) struct Trip {
     pub(super) route: usize,
     pub(super) signature: Signature,
     pub(super) stamp: Stamp,
+    /// Whom it is between, as it is recorded.
+    pub(super) peers: Peers,
     /// How to combine, where the errand says all about it.
     pub(super) reducer: Option<Reducer>,
     /// Of its route, at its size.

@@ -157,6 +157,11 @@ impl Engine {
         }
     }
 
+    /// Writes down what led to an error, if it is to be written anywhere; the error says where.
+    pub fn record(&self, error: Error) -> Error {
+        self.vigil.record(error)
+    }
+
     /// The chart of a route for a call's shape, if that borrows nothing.
     pub fn chart(&mut self, route: &Route, request: &Request<'_>) -> Option<Chart> {
         let (shape, size) = (request.shape.lasting()?, request.signature.dtype.size());
@@ -275,7 +280,7 @@ impl Ride<'_> {
 
     /// Takes every step that can be taken now.
     pub fn advance(&self, walk: &mut Walk) -> Result<Progress> {
-        walk.advance(self.course, self.links, &self.call)
+        walk.advance(self.course, self.links, &self.call, self.vigil.standing())
     }
 
     /// Sleeps until a peer rings or a socket stirs, at most `nap`; then looks whether peers still live.

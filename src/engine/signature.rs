@@ -137,7 +137,8 @@ impl Signature {
             && (theirs[1] < sequence || theirs[1] == sequence && !alike)
     }
 
-    fn decode([communicator, sequence, count, small]: [u64; 4]) -> Option<Self> {
+    /// What travelled with a call's messages, taken apart; nothing where this version knows no such call.
+    pub fn decode([communicator, sequence, count, small]: [u64; 4]) -> Option<Self> {
         let [routine, dtype, op, algorithm] = ((small >> 32) as u32).to_le_bytes();
         Some(Self {
             communicator,

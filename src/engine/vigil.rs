@@ -29,7 +29,7 @@ pub struct Vigil {
     /// The communicator.
     id: u64,
     /// Each of its ranks, as the job numbers it.
-    members: Vec<u32>,
+    members: Arc<[u32]>,
     /// This rank among them.
     rank: usize,
     standing: Arc<Standing>,
@@ -60,12 +60,12 @@ impl Vigil {
     /// Of rank `rank` of a communicator.
     pub fn new(
         id: u64,
-        (members, rank): (Vec<u32>, usize),
+        (members, rank): (Arc<[u32]>, usize),
         standings: Arc<Standings>,
         door: Arc<Door>,
         roster: Arc<Roster>,
     ) -> Self {
-        let standing = standings.enter(id);
+        let standing = standings.enter(id, Arc::clone(&members));
         Self { id, members, rank, standing, standings, door, roster }
     }
 
@@ -137,6 +137,24 @@ impl Vigil {
             return (String::new(), None);
         }
         (text, culprit.filter(|rank| *rank != peer).and_then(|rank| self.place(rank)))
+    }
+
+    /// Writes down what this rank and the one that the error blames have done, if it is to be written anywhere, and says
+    /// where.
+    pub(super) fn record(&self, error: Error) -> Error {
+        self.standing.explain(&error);
+        let blamed = error.peer().and_then(|peer| self.members.get(peer)).map(|&rank| rank as usize);
+        match self.standings.write() {
+            None => error,
+            Some(Ok(path)) => {
+                // It may have no error of its own to write it for. Who has ended cannot any more.
+                if let Some(rank) = blamed {
+                    let _ = self.door.record(rank, &self.roster.nodes[rank], ANSWER);
+                }
+                error.because(&format!("; recorded in {}", path.display()))
+            }
+            Some(Err(cause)) => error.because(&format!("; not recorded, KOLO_RECORD: {cause}")),
+        }
     }
 
     /// A rank of the job among those of the communicator.

@@ -20,6 +20,7 @@ use super::route::{Hop, Move, Operand, Route};
 use super::signature::Signature;
 use super::{Course, Request};
 use crate::error::{Error, Kind, Result};
+use crate::health::{self, Peers, Standing, WORTH_RECORDING};
 use crate::memory::View;
 use crate::plan::{Memory, Span};
 use crate::transport::{Lent, Received, Tag, Terms};
@@ -130,13 +131,19 @@ impl Walk {
     }
 
     /// Takes every step that can be taken now.
-    pub fn advance(&mut self, course: Course<'_>, links: &Links, call: &Call<'_>) -> Result<Progress> {
+    pub fn advance(
+        &mut self,
+        course: Course<'_>,
+        links: &Links,
+        call: &Call<'_>,
+        standing: &Standing,
+    ) -> Result<Progress> {
         let Course { route, chart } = course;
         let Self { cursors, tokens } = self;
         let (mut moved, mut done) = (false, true);
         for (lane, (cursor, hops)) in cursors.iter_mut().zip(&route.lanes).enumerate() {
             let legs = chart.and_then(|chart| chart.legs.get(lane)).map_or(&[][..], Vec::as_slice);
-            moved |= cursor.advance(lane as u8, (hops, legs), tokens, links, call)?;
+            moved |= cursor.advance(lane as u8, (hops, legs), tokens, (links, standing), call)?;
             done &= cursor.done;
         }
         if moved && !done {
@@ -172,7 +179,7 @@ impl Cursor {
         lane: u8,
         (hops, legs): (&[Hop], &[Leg]),
         tokens: &mut Tokens,
-        links: &Links,
+        (links, standing): (&Links, &Standing),
         call: &Call<'_>,
     ) -> Result<bool> {
         let (mut moved, rails) = (false, call.extents.rails());
@@ -187,20 +194,29 @@ impl Cursor {
                 continue;
             };
             if couple::bridges(self.step, self.round, hops, links, call)? {
-                (self.round, self.step) = (self.round + rails, 1);
+                self.record(lane, &hop.leg(call.extents, self.round), links, standing);
+                (self.round, self.step) = (self.round + rails, 0);
+                self.record(lane, &hops[0].leg(call.extents, self.round), links, standing);
+                self.step = 1;
                 moved = true;
                 continue;
             }
+            let own;
+            let leg = match legs.get(self.step) {
+                Some(leg) if self.round == 0 => leg,
+                _ => {
+                    own = hop.leg(call.extents, self.round);
+                    &own
+                }
+            };
             let tried = match hop {
                 Hop::Post(to) => tokens.post(lane, *to),
                 Hop::Join(from) => tokens.join(*from, lane),
-                _ => match legs.get(self.step) {
-                    Some(leg) if self.round == 0 => hop.attempt(leg, 0, links, call)?,
-                    _ => hop.attempt(&hop.leg(call.extents, self.round), self.round, links, call)?,
-                },
+                _ => hop.attempt(leg, self.round, links, call)?,
             };
             match tried {
                 Tried::Done => {
+                    self.record(lane, leg, links, standing);
                     self.step += 1;
                     moved = true;
                 }
@@ -211,6 +227,17 @@ impl Cursor {
             }
         }
         Ok(moved)
+    }
+
+    /// Has it recorded what the step moved, if that is much.
+    #[inline(always)]
+    fn record(&self, lane: u8, leg: &Leg, links: &Links, standing: &Standing) {
+        if leg.len >= WORTH_RECORDING {
+            let first = |places: &[Place]| places.iter().find_map(Place::link).map(|at| links.port(at).peer);
+            let peers = Peers::new(first(&leg.sources), first(&leg.places));
+            let place = (lane, self.round as u32, self.step as u32);
+            standing.moved(health::Move { place, peers, bytes: leg.len });
+        }
     }
 }
 

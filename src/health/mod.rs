@@ -1,9 +1,16 @@
-//! Deadlines, the news of death, where a rank runs, and where it stands.
+//! Deadlines, the news of death, where a rank runs, where it stands, and what it did last.
 
 mod deadline;
 mod home;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod probes;
+mod record;
+mod recorder;
+mod ring;
 mod standing;
 
 pub use deadline::Deadline;
 pub use home::Home;
-pub use standing::{Awaited, Blame, Report, Stage, Standing, Standings, Waiting};
+pub use record::{Called, Failure, Moved, Past, Record};
+pub use recorder::{Move, Peers, WORTH_RECORDING};
+pub use standing::{Awaited, Blame, Report, Scribe, Stage, Standing, Standings, Waiting};

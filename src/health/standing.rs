@@ -1,12 +1,19 @@
 //! Where a rank stands in its calls, for others who ask why nothing comes.
 //!
-//! A call that does not have to wait stores two numbers and nothing else. One that has waited for a while says for
-//! whom; what a communicator was waiting for when it failed stays to be read, since its peers may ask later.
+//! A call that does not have to wait stores two numbers and what it is, and nothing else. One that has waited for a while
+//! says for whom; what a communicator was waiting for when it failed stays to be read, since its peers may ask later.
 
 use std::fmt;
+use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::record::{Failure, Past, Record};
+use super::recorder::{Clock, Move, Peers, Recorder, Times};
+use crate::bootstrap::VERSION;
+use crate::error::Error;
 
 /// How many failed communicators are remembered after their owners let go of them.
 const REMEMBERED: usize = 16;
@@ -64,26 +71,42 @@ pub struct Report {
 /// One communicator's place in a rank's [`Standings`].
 pub struct Standing {
     communicator: u64,
+    /// Its ranks, as the job numbers them.
+    members: Arc<[u32]>,
     begun: AtomicU64,
     done: AtomicU64,
+    recorder: Recorder,
     /// Whether `waiting` holds anything.
     told: AtomicBool,
     failed: Mutex<Option<Blame>>,
+    failure: Mutex<Option<Failure>>,
     stage: Mutex<Stage>,
     waiting: Mutex<Option<(Waiting, Instant)>>,
 }
 
 impl Standing {
-    /// A call begins.
+    /// A call begins, the communicator's `sequence`-th: what it is, as it travels, and whom a message is between.
     #[inline(always)]
-    pub fn begin(&self, sequence: u64) {
+    pub fn begin(&self, sequence: u64, call: &[u64; 4], peers: Peers) {
         self.begun.store(sequence, Ordering::Relaxed);
+        self.recorder.begin(call, peers);
+    }
+
+    /// Something of it has moved.
+    pub fn moved(&self, what: Move) {
+        self.recorder.moved(what);
+    }
+
+    /// It took long enough for its end to be told from the next one's beginning.
+    pub fn stamp(&self) {
+        self.recorder.stamp();
     }
 
     /// It has ended well.
     #[inline(always)]
     pub fn end(&self, sequence: u64) {
         self.done.store(sequence, Ordering::Relaxed);
+        self.recorder.end();
         if self.told.load(Ordering::Relaxed) {
             self.withdraw();
         }
@@ -108,6 +131,11 @@ impl Standing {
         *lock(&self.failed) = Some(blame);
     }
 
+    /// Its callers are told so.
+    pub fn explain(&self, error: &Error) {
+        *lock(&self.failure) = Some(Failure { kind: error.kind(), text: error.to_string() });
+    }
+
     /// This rank has come that far in agreeing on who is left.
     pub fn come_to(&self, stage: Stage) {
         *lock(&self.stage) = stage;
@@ -116,6 +144,17 @@ impl Standing {
     /// How far it has come there.
     pub fn stage(&self) -> Stage {
         lock(&self.stage).clone()
+    }
+
+    fn past(&self, times: &Times) -> Past {
+        let members = &self.members;
+        Past {
+            report: self.report(),
+            failure: lock(&self.failure).clone(),
+            members: members.chunk_by(|a, b| a + 1 == *b).map(|run| (run[0], run.len() as u32)).collect(),
+            calls: self.recorder.calls(times, members),
+            steps: self.recorder.steps(times, members),
+        }
     }
 
     fn report(&self) -> Report {
@@ -136,21 +175,51 @@ impl fmt::Debug for Standing {
     }
 }
 
+/// Who writes a rank's record, and where.
+#[derive(Clone, Debug, Default)]
+pub struct Scribe {
+    /// The rank, of so many.
+    pub rank: u32,
+    /// See `rank`.
+    pub size: u32,
+    /// The job's name.
+    pub job: String,
+    /// Where records are written; nowhere if nothing is said.
+    pub folder: Option<PathBuf>,
+}
+
 /// Where a rank stands on all its communicators.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Standings {
     all: Mutex<Vec<Arc<Standing>>>,
+    clock: Clock,
+    /// Held while it writes: the thread whose call failed may, and the one that is asked to.
+    scribe: Mutex<Scribe>,
+}
+
+impl Default for Standings {
+    fn default() -> Self {
+        Self::new(Scribe::default())
+    }
 }
 
 impl Standings {
-    /// Another communicator.
-    pub fn enter(&self, communicator: u64) -> Arc<Standing> {
+    /// Those of a rank with such a scribe.
+    pub fn new(scribe: Scribe) -> Self {
+        Self { all: Mutex::default(), clock: Clock::start(), scribe: Mutex::new(scribe) }
+    }
+
+    /// Another communicator, of these ranks of the job.
+    pub fn enter(&self, communicator: u64, members: Arc<[u32]>) -> Arc<Standing> {
         let standing = Arc::new(Standing {
             communicator,
+            members,
             begun: AtomicU64::new(0),
             done: AtomicU64::new(0),
+            recorder: Recorder::new(),
             told: AtomicBool::new(false),
             failed: Mutex::default(),
+            failure: Mutex::default(),
             stage: Mutex::default(),
             waiting: Mutex::new(None),
         });
@@ -179,6 +248,31 @@ impl Standings {
         lock(&self.all).iter().find(of).map_or(Stage::Out, |standing| standing.stage())
     }
 
+    /// Writes down all that is known, if it is to be written anywhere, and says where it is.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn write(&self) -> Option<io::Result<PathBuf>> {
+        let scribe = lock(&self.scribe);
+        let folder = scribe.folder.as_deref()?;
+        Some(self.record(&scribe).write(folder))
+    }
+
+    fn record(&self, Scribe { rank, size, job, .. }: &Scribe) -> Record {
+        let times = self.clock.times();
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        Record {
+            version: VERSION.to_owned(),
+            rank: *rank,
+            size: *size,
+            process: std::process::id(),
+            host: host.trim_end().to_owned(),
+            job: job.clone(),
+            written: times.now(),
+            communicators: lock(&self.all).iter().map(|standing| standing.past(&times)).collect(),
+        }
+    }
+
     /// All of them, the oldest first.
     pub fn reports(&self) -> Vec<Report> {
         lock(&self.all).iter().map(|standing| standing.report()).collect()
@@ -201,10 +295,11 @@ mod tests {
     #[test]
     fn what_is_waited_for_is_told_until_it_has_come() {
         let standings = Standings::default();
-        let standing = standings.enter(7);
-        standing.begin(1);
+        let standing = standings.enter(7, Arc::new([0, 1]));
+        let begin = |sequence| standing.begin(sequence, &[7, sequence, 0, 0], Peers::new(None, None));
+        begin(1);
         standing.end(1);
-        standing.begin(2);
+        begin(2);
         standing.tell(waiting());
         let report = standings.reports().remove(0);
         assert_eq!((report.communicator, report.begun, report.done), (7, 2, 1));
@@ -223,7 +318,7 @@ mod tests {
     fn some_failures_are_remembered() {
         let standings = Standings::default();
         for number in 0..2 * REMEMBERED as u64 {
-            let standing = standings.enter(number);
+            let standing = standings.enter(number, Arc::new([]));
             standing.tell(waiting());
             standing.fail(Some(3));
             standings.leave(&standing);

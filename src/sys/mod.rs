@@ -6,3 +6,4 @@ pub(crate) mod library;
 pub(crate) mod os;
 pub(crate) mod pmix;
 pub(crate) mod socket;
+pub(crate) mod ticks;

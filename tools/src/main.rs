@@ -1,12 +1,14 @@
 //! The program `kolo`.
 
 mod bench;
+mod cause;
 mod doctor;
 mod failure;
 mod launch;
 mod plan;
 mod ranks;
 mod run;
+mod trace;
 mod train;
 
 use std::io::{self, Write};
@@ -22,6 +24,7 @@ Examples:
   kolo bench all_reduce -n 2 --check   measure a collective, and check every element
   kolo train --ranks 4 --tp 2 --pp 2   train on the text of this folder
   kolo plan show all_reduce --algorithm ring --ranks 4
+  kolo trace records                   who was to blame when a job failed
   kolo doctor                          what this machine offers";
 
 /// Collective communication: launch, measure, explain, train
@@ -42,6 +45,8 @@ enum Command {
     Train(train::Options),
     /// Show, prove and price plans
     Plan(plan::Options),
+    /// Merge what ranks wrote down when their calls failed, and name who is to blame
+    Trace(trace::Options),
     /// What this machine offers, and why a transport is out
     Doctor(doctor::Options),
     /// Print completions for a shell
@@ -81,6 +86,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::bench(&options),
         Command::Train(options) => train::train(&options),
         Command::Plan(options) => plan::plan(&options),
+        Command::Trace(options) => trace::trace(&options),
         Command::Doctor(options) => doctor::doctor(&options),
         Command::Completions(options) => completions(&options),
         Command::Keep => launch::keep(),

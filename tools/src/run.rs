@@ -1,6 +1,7 @@
 //! `kolo run`: starts a program as the ranks of a job.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
@@ -17,6 +18,7 @@ Examples:
   kolo run -n 4 -- ./my_program --its own flags
   kolo run -n 2 --transport tcp -- kolo bench all_reduce --check
   kolo run -n 4 --restart 3 -- ./my_program          replace up to three ranks that die
+  kolo run -n 4 --record records -- ./my_program     then: kolo trace records
   kolo run -n 8 --env RUST_BACKTRACE=1 --no-tag -- ./my_program > output.txt";
 
 #[derive(Args, Debug)]
@@ -37,6 +39,10 @@ pub(crate) struct Options {
     /// So many times, start a rank in place of one that failed; the others take it in by `grow`
     #[arg(long, value_name = "N", default_value_t = 0)]
     restart: usize,
+
+    /// A folder where ranks write what they did last when a call fails: see kolo trace
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
 
     /// Print lines as they are, without the rank in front
     #[arg(long)]
@@ -84,11 +90,14 @@ pub(crate) fn run(options: Options) -> Result<u8> {
     let program = which::which(&name)
         .map_err(|_| anyhow::anyhow!("cannot run `{}`: no such program", name.to_string_lossy()))?;
     let transport = options.transport.map(|transport| ("KOLO_TRANSPORT".into(), transport.into()));
+    // Ranks may change their working folder before they join.
+    let record = options.record.map(std::path::absolute).transpose().context("--record")?;
+    let record = record.map(|folder| ("KOLO_RECORD".into(), folder.into()));
     let job = Job {
         program: program.into(),
         arguments: words.collect(),
         ranks: options.ranks,
-        environment: options.env.into_iter().chain(transport).collect(),
+        environment: options.env.into_iter().chain(transport).chain(record).collect(),
         restarts: options.restart,
         output: if options.no_tag { Output::Plain } else { Output::Tagged },
     };

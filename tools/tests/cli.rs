@@ -14,6 +14,7 @@ const COMMANDS: &[&[&str]] = &[
     &["plan", "show"],
     &["plan", "prove"],
     &["plan", "price"],
+    &["trace"],
     &["doctor"],
     &["completions"],
 ];
@@ -55,6 +56,7 @@ fn wrong_input_gets_one_line() {
     let text = folder.join("file.txt").display().to_string();
     let empty = folder.join("empty.txt").display().to_string();
     std::fs::write(&empty, "").expect("cannot write");
+    let records = folder.display().to_string();
     // (exit code, words of the line, arguments)
     let table: &[(i32, &[&str], &[&str])] = &[
         (2, &["unrecognized subcommand 'bnech'", "'bench'"], &["bnech"]),
@@ -104,6 +106,10 @@ fn wrong_input_gets_one_line() {
             &["1073741824 ranks", "1048576"],
             &["plan", "price", "all_reduce", "--hosts", "1048576", "--ranks-per-host", "1024"],
         ),
+        (2, &["not provided", "<FILES>"], &["trace"]),
+        (1, &["nowhere/file.json", "No such file"], &["trace", &missing]),
+        (1, &["empty.txt", "no record of kolo's"], &["trace", &empty]),
+        (1, &["wrong-input", "no records in this folder"], &["trace", &records]),
         (2, &["4 ranks", "multiple of 3"], &["train", "-n", "4", "--tp", "3"]),
         (2, &["layers (4)", "pp (3)"], &["train", "--pp", "3"]),
         (2, &["'many' for '--steps"], &["train", "--steps", "many"]),
