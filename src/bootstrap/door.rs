@@ -13,7 +13,7 @@ use super::interfaces::addresses;
 use super::reception::Reception;
 use super::secret::{Secret, hex, random};
 use super::stream::{Listener, Stream};
-use super::{Connection, Doorway, Node, inquiry};
+use super::{Connection, Doorway, Node, inquiry, window};
 use crate::error::{Error, Kind, Result};
 use crate::health::{Deadline, Report, Stage, Standings};
 use crate::transport::Meeting;
@@ -31,6 +31,8 @@ const STACK: usize = 256 << 10;
 /// All communicators of a process share one door, and any thread may wait for a stream there.
 pub struct Door {
     hall: Arc<Hall>,
+    /// Where processes of this user may look in, until the attendant has it.
+    window: Option<Listener>,
     /// Until the attendant has it. Only one thread knows the door until then; the lock lets others share it.
     reception: Mutex<Option<Reception>>,
     /// Its thread, and a stream whose end it takes for the door's.
@@ -72,7 +74,13 @@ impl Door {
         let (job, encrypts, state, delivered) = (job.to_owned(), false, Mutex::default(), Condvar::new());
         let hall = Hall { me, size, job, secret, encrypts, name, state, delivered };
         let (hall, process) = (Arc::new(hall), std::process::id());
-        Ok(Self { hall, reception: Mutex::new(Some(reception)), attendant: None, process })
+        Ok(Self { hall, window: None, reception: Mutex::new(Some(reception)), attendant: None, process })
+    }
+
+    /// Lets processes of this user see where this rank stands; see [`Window`](super::Window). Where there is such a
+    /// window already, or can be none, the job runs as well without.
+    pub fn open_window(&mut self) {
+        self.window = window::open(&self.hall.job, self.hall.me).ok();
     }
 
     /// Opens it to TCP as well, at the first free port that is allowed, and says at which addresses, and how many of
@@ -108,7 +116,12 @@ impl Door {
     pub fn attend(&mut self, standings: Arc<Standings>) -> Result<()> {
         let failed = |cause| Error::system("starting the thread that attends to the door", cause);
         let reception = self.reception.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let Some(reception) = reception.take() else { return Ok(()) };
+        let Some(mut reception) = reception.take() else { return Ok(()) };
+        if let Some(window) = self.window.take() {
+            let (hall, standings) = (Arc::clone(&self.hall), Arc::clone(&standings));
+            let show = move || window::encode(&hall.job, hall.size, &standings.reports());
+            reception.show(window, Box::new(show));
+        }
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let hall = Arc::clone(&self.hall);
         let thread = std::thread::Builder::new().name("kolo-door".into()).stack_size(STACK);

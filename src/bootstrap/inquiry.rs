@@ -18,8 +18,11 @@ const REPORTS: usize = 64;
 const AWAITED: usize = 16;
 /// The most runs of ranks without a gap that may be left.
 const RUNS: usize = 1 << 10;
+/// The most bytes of these, and of what may stand before them.
+const REPORTED: usize = 2 + REPORTS * (29 + 42 + 5 * AWAITED);
+const HEAD: usize = 512;
 /// The longest answer.
-const ANSWER: usize = 2 + REPORTS * (29 + 42 + 5 * AWAITED);
+const ANSWER: usize = HEAD + REPORTED;
 
 /// Answers who asked. What a fresh socket has no room for is lost: who asks does without.
 pub(super) fn answer(stream: &Stream, answer: &[u8]) {
@@ -183,7 +186,7 @@ mod tests {
         let most = Waiting { on: vec![Awaited { rank: 1, message: true }; 99], ..report(1).waiting.unwrap() };
         let long = |number| Report { waiting: Some(most.clone()), ..report(number) };
         let bytes = encode(&(0..1000).map(long).collect::<Vec<_>>());
-        assert_eq!(bytes.len(), ANSWER);
+        assert_eq!(bytes.len(), REPORTED);
         let told = decode(&bytes).expect("it can be read");
         assert!(told.len() == REPORTS && told[0].communicator == 1000 - REPORTS as u64);
         assert_eq!(told[0].waiting.as_ref().map(|waiting| waiting.on.len()), Some(AWAITED));

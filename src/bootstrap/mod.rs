@@ -36,6 +36,7 @@ mod seal;
 mod secret;
 mod star;
 mod stream;
+mod window;
 mod wire;
 
 use std::net::IpAddr;
@@ -54,6 +55,7 @@ pub use roster::{Doorway, Roster, Tcp};
 pub use seal::{Opening, SHARE, Sealed, Session};
 pub use secret::Secret;
 pub(crate) use secret::{digest, hex, random};
+pub use window::{Sight, Window};
 pub(crate) use wire::{Reader, Writer, cut};
 
 use crate::config::{Config, Place, Rendezvous, Way};

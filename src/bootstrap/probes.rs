@@ -12,7 +12,7 @@ use super::secret::{Secret, hex};
 use super::star::{Inbox, MOST, Seat, Spoke};
 use super::stream::{Stream, Trouble};
 use super::wire::Writer;
-use super::{Bootstrap, Node, inquiry};
+use super::{Bootstrap, Node, Sight, inquiry, window};
 use crate::health::{Awaited, Deadline, Report, Stage, Waiting};
 
 /// The most that is put into a socket at once: what any takes.
@@ -162,6 +162,10 @@ pub(crate) fn answer(bytes: &[u8]) {
     if let Some(reports) = inquiry::decode(bytes) {
         assert_eq!(inquiry::decode(&inquiry::encode(&reports)), Some(reports));
     }
+    if let Some(Sight { job, size, reports }) = window::decode(bytes) {
+        let again = window::encode(&job, size as usize, &reports);
+        assert_eq!(window::decode(&again), Some(Sight { job, size, reports }));
+    }
     if let Some(stage) = inquiry::decode_stage(bytes, 1000) {
         let ranks = if let Stage::Decided(left) = &stage { left.len() } else { 0 };
         // A few bytes must not stand for more ranks than there are, however often they are repeated.
@@ -179,6 +183,7 @@ pub(crate) fn answered() -> Seeds {
     let doubled = Writer::default().u8(2).u16(2).u32(0).u32(1000).u32(0).u32(1000).done();
     vec![
         ("nothing", inquiry::encode(&[])),
+        ("through-the-window", window::encode("job", 4, &[idle.clone(), failed.clone()])),
         ("an-idle-and-a-failed-communicator", inquiry::encode(&[idle, failed])),
         ("left-to-another", inquiry::encode_stage(&Stage::Left(2))),
         ("those-that-are-left", inquiry::encode_stage(&decided)),

@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use super::handshake::{HELLO, Hello, Refusal, Reply, Waiter};
+use super::inquiry;
 use super::seal::Session;
 use super::secret::{Secret, random};
 use super::stream::{Listener, Stream, Trouble, wait};
@@ -20,12 +21,15 @@ const PLACES: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may take while others wait for its place.
 const PATIENCE_WHEN_FULL: Duration = Duration::from_millis(200);
+/// How many are shown something before somebody else's turn comes.
+const CALLERS: usize = 16;
 /// How many refusals are remembered, for the error that says who is missing.
 const REMEMBERED: usize = 4;
 
 /// Listeners, and those who knocked and have not yet proved who they are.
 pub(super) struct Reception {
     listeners: Vec<Listener>,
+    window: Option<(Listener, Show)>,
     strangers: Vec<Stranger>,
     /// How long a stranger may take.
     patience: Duration,
@@ -34,6 +38,9 @@ pub(super) struct Reception {
     refusals: Vec<String>,
     refused: usize,
 }
+
+/// What who looks in is to see.
+pub(super) type Show = Box<dyn Fn() -> Vec<u8> + Send>;
 
 struct Stranger {
     stream: Stream,
@@ -63,6 +70,7 @@ impl Default for Reception {
     fn default() -> Self {
         Self {
             listeners: Vec::new(),
+            window: None,
             strangers: Vec::new(),
             patience: PATIENCE,
             attended: Instant::now(),
@@ -75,6 +83,11 @@ impl Default for Reception {
 impl Reception {
     pub(super) fn listen(&mut self, listener: Listener) {
         self.listeners.push(listener);
+    }
+
+    /// Shows that to any process of this user that calls there.
+    pub(super) fn show(&mut self, window: Listener, what: Show) {
+        self.window = Some((window, what));
     }
 
     /// Attends to who knocks until somebody is in, or one of `watched` is hung up at its other end.
@@ -108,6 +121,7 @@ impl Reception {
                 News::Guests(guests) if guests.is_empty() => {}
                 news => return Ok(news),
             }
+            self.answer_callers()?;
             if deadline.passed() {
                 return Ok(News::Late);
             }
@@ -140,6 +154,19 @@ impl Reception {
                 };
                 let waiter = Waiter::new(random()?, stream.over_network());
                 self.strangers.push(Stranger { stream, since: Instant::now(), waiter });
+            }
+        }
+        Ok(())
+    }
+
+    /// Who calls is told at once, and listens or does not.
+    fn answer_callers(&self) -> Result<()> {
+        let Some((window, show)) = &self.window else { return Ok(()) };
+        for _ in 0..CALLERS {
+            match window.accept() {
+                Ok(Some(stream)) => inquiry::answer(&stream, &show()),
+                Ok(None) => break,
+                Err(cause) => return Err(Error::system("accepting a connection", cause)),
             }
         }
         Ok(())
@@ -195,6 +222,7 @@ impl Reception {
         if !full {
             fds.extend(self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
         }
+        fds.extend(self.window.iter().map(|(window, _)| PollFd::new(window, PollFlags::IN)));
         fds.extend(self.strangers.iter().map(|stranger| PollFd::new(&stranger.stream, PollFlags::IN)));
         match wait(&mut fds, left) {
             Ok(()) => Ok(fds[..watched.len()].iter().any(|fd| !fd.revents().is_empty())),

@@ -90,6 +90,11 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.raw(len)?).ok()
     }
 
+    /// All that is left.
+    pub(crate) fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
     /// That nothing is left.
     pub(crate) fn end(self) -> Option<()> {
         self.0.is_empty().then_some(())

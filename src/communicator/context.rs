@@ -76,6 +76,7 @@ impl Context {
         compare_settings(bootstrap, config)?;
         let secret = Secret::agree(bootstrap, config.secret.as_ref())?;
         let mut door = Door::open(&config.job, me, size, secret)?;
+        door.open_window();
         let tcp = transport::tcp_doors(&transports);
         let doorway = Doorway {
             ports: &config.ports,

@@ -11,6 +11,7 @@ mod standing;
 
 pub use deadline::Deadline;
 pub use home::Home;
+pub(crate) use record::plain_name;
 pub use record::{Called, Failure, Moved, Past, Record};
 pub use recorder::{Move, Peers, WORTH_RECORDING};
 pub use standing::{Awaited, Blame, Report, Scribe, Stage, Standing, Standings, Waiting};

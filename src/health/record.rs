@@ -163,9 +163,7 @@ impl Record {
     /// What the system refused.
     pub(super) fn write(&self, folder: &Path) -> io::Result<PathBuf> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
-        let job: String = self.job.chars().map(plain).take(NAMED).collect();
-        let name = format!("kolo-{job}-rank{}-{}.record", self.rank, self.process);
+        let name = format!("kolo-{}-rank{}-{}.record", plain_name(&self.job), self.rank, self.process);
         // Whoever reads it finds all of it, or the one before.
         let (path, fresh) = (folder.join(&name), folder.join(format!(".{name}")));
         let _ = fs::remove_file(&fresh);
@@ -174,6 +172,12 @@ impl Record {
         fs::rename(&fresh, &path)?;
         Ok(path)
     }
+}
+
+/// A job's name, as far as names of files and sockets can bear it.
+pub(crate) fn plain_name(job: &str) -> String {
+    let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
+    job.chars().map(plain).take(NAMED).collect()
 }
 
 /// A number of things, and then those.

@@ -8,6 +8,7 @@ mod launch;
 mod plan;
 mod ranks;
 mod run;
+mod status;
 mod trace;
 mod train;
 
@@ -24,6 +25,7 @@ Examples:
   kolo bench all_reduce -n 2 --check   measure a collective, and check every element
   kolo train --ranks 4 --tp 2 --pp 2   train on the text of this folder
   kolo plan show all_reduce --algorithm ring --ranks 4
+  kolo status                          where each rank of a running job is, and who waits for whom
   kolo trace records                   who was to blame when a job failed
   kolo doctor                          what this machine offers";
 
@@ -45,6 +47,8 @@ enum Command {
     Train(train::Options),
     /// Show, prove and price plans
     Plan(plan::Options),
+    /// Where each rank of a running job is, and who waits for whom
+    Status(status::Options),
     /// Merge what ranks wrote down when their calls failed, and name who is to blame
     Trace(trace::Options),
     /// What this machine offers, and why a transport is out
@@ -86,6 +90,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::bench(&options),
         Command::Train(options) => train::train(&options),
         Command::Plan(options) => plan::plan(&options),
+        Command::Status(options) => status::status(&options),
         Command::Trace(options) => trace::trace(&options),
         Command::Doctor(options) => doctor::doctor(&options),
         Command::Completions(options) => completions(&options),

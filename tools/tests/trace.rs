@@ -1,13 +1,14 @@
-//! What `kolo trace` makes of the records of failed jobs. Each rank is this program again, as [`rank`].
+//! What `kolo trace` makes of the records of failed jobs, and what `kolo status` says of a running one. Each rank is this program again, as [`rank`].
 
 mod support;
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kolo::{CollectiveKind, Communicator, Kind, ReduceOp};
-use rustix::process::{Signal, getpid, kill_process};
-use support::{finish, folder, kolo};
+use rustix::process::{Pid, Signal, getpid, kill_process};
+use support::{finish, folder, kolo, until};
 
 /// Tells a rank what is to go wrong.
 const PLANTED: &str = "PLANTED";
@@ -34,13 +35,19 @@ fn rank() {
     panic!("{error}");
 }
 
-/// Runs four ranks of which one goes wrong, which writes into a folder.
-fn plant(what: &str, records: &Path) {
+/// Four ranks of which one goes wrong.
+fn job<'a>(what: &str, options: impl IntoIterator<Item = &'a str>) -> Command {
     let program = std::env::current_exe().expect("this program has a path");
-    let mut job = kolo(["run", "-n", "4", "--record"]);
-    job.arg(records).arg("--").arg(program);
-    job.args(["rank", "--exact", "--ignored", "--nocapture", "--quiet"]);
-    let (code, out, err) = finish(job.env(PLANTED, what).env("KOLO_DEADLINE", "1"));
+    let mut job = kolo(["run", "-n", "4"].into_iter().chain(options));
+    job.arg("--").arg(program).args(["rank", "--exact", "--ignored", "--nocapture", "--quiet"]);
+    job.env(PLANTED, what);
+    job
+}
+
+/// Runs them until they fail, and write into a folder.
+fn plant(what: &str, records: &Path) {
+    let mut job = job(what, ["--record", records.to_str().expect("UTF-8")]);
+    let (code, out, err) = finish(job.env("KOLO_DEADLINE", "1"));
     assert_ne!(code, 0, "{out}{err}");
 }
 
@@ -123,4 +130,37 @@ fn what_is_no_whole_record_gets_one_line() {
         assert_eq!((code, out.as_str(), err.lines().count()), (1, "", 1), "{err}");
         assert!(err.contains(expected) && err.contains(".record"), "{err}");
     }
+}
+
+#[test]
+fn a_running_job_says_who_waits_for_whom() {
+    let name = format!("status-{}", std::process::id());
+    let mut ranks = job("hang", ["--env", &format!("KOLO_JOB={name}")]);
+    let mut ranks = ranks.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("kolo starts");
+    let status = |more: &[&str]| finish(&mut kolo([&["status", &name], more].concat()));
+    let cause = "hang: rank 2 has not made all_reduce #3(100000 x f32, sum, ring, communicator 00000000): \
+                 its last one there was #2; ranks 0, 1 and 3 wait for it\n";
+    until("all wait for rank 2", || status(&[]).1.ends_with(cause));
+    let (code, out, err) = status(&[]);
+    assert_eq!((code, err.as_str(), out.lines().count()), (0, "", 6), "{out}");
+    assert!(
+        out.starts_with(&format!("job {name}: 4 ranks, 4 of them on this host\nrank 0 (process ")),
+        "{out}"
+    );
+    assert!(
+        out.contains(" s for rank 3 in all_reduce #3(") && out.contains("has made 2 calls, and is in none")
+    );
+    let json: serde_json::Value = serde_json::from_str(&status(&["--json"]).1).expect("JSON");
+    assert_eq!(json["ranks"].as_array().map(Vec::len), Some(4));
+    assert_eq!(json["ranks"][0]["communicators"][0]["waits"]["ranks"][0], 3);
+    // One that is stopped does not hold up who asks.
+    let process = json["ranks"][2]["process"].as_u64().expect("a number");
+    let process = Pid::from_raw(process as i32).expect("a process");
+    kill_process(process, Signal::STOP).expect("it runs");
+    let (_, out, _) = status(&[]);
+    assert!(out.contains(": does not answer: its process is stopped"), "{out}");
+    assert!(out.contains("\nhang: rank 2 does not answer here"), "{out}");
+    kill_process(Pid::from_child(&ranks), Signal::TERM).expect("it runs");
+    ranks.wait().expect("it ends");
+    assert_eq!(status(&[]).0, 2, "nothing of it is left");
 }
