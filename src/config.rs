@@ -33,7 +33,7 @@ use crate::plan::CollectiveKind;
 use seat::Seat;
 
 /// The variables that are kolo's own, and what each means.
-pub const VARIABLES: [(&str, &str); 20] = [
+pub const VARIABLES: [(&str, &str); 21] = [
     ("KOLO_RANK", "this rank's number, from 0"),
     ("KOLO_SIZE", "how many ranks there are"),
     ("KOLO_LOCAL_RANK", "this rank's number among those of its host"),

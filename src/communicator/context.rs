@@ -238,9 +238,9 @@ impl Context {
         self.door.stage(rank as usize, &self.roster.nodes[rank as usize], communicator, allowed)
     }
 
-    /// Another agreement in which this rank takes part, which others may ask about as long as it lives.
-    pub(super) fn enter(&self, number: u64) -> Arc<Standing> {
-        self.standings.enter(number)
+    /// Another agreement in which this rank takes part with these, which others may ask about as long as it lives.
+    pub(super) fn enter(&self, number: u64, members: &[u32]) -> Arc<Standing> {
+        self.standings.enter(number, members.into())
     }
 
     /// Why a rank of the job will not call on a communicator any more, if so.

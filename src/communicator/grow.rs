@@ -137,7 +137,8 @@ impl Communicator {
         let number = mix(self.group.id, ENTRY);
         let members = self.group.members.clone();
         let me = self.group.rank as u32;
-        let there = agree(&self.context, number, self.context.enter(number), (me, members), deadline)?;
+        let standing = self.context.enter(number, &members);
+        let there = agree(&self.context, number, standing, (me, members), deadline)?;
         match self.group.members.iter().position(|member| !there.contains(member)) {
             None => Ok(()),
             Some(rank) => {
