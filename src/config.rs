@@ -534,6 +534,7 @@ mod tests {
             ("KOLO_ALGORITHM", "ring,broadcast=tree"),
             ("KOLO_DEADLINE", "none"),
             ("KOLO_KEEPALIVE", "none"),
+            ("KOLO_RECORD", "none"),
             ("KOLO_DETERMINISTIC", "1"),
             ("KOLO_ENCRYPT", "yes"),
             ("KOLO_PORT", "4000-4009"),
@@ -543,7 +544,9 @@ mod tests {
         assert_eq!(config.transports.unwrap(), ["shm", "tcp"]);
         let expected = [(None, "ring".into()), (Some(CollectiveKind::Broadcast), "tree".into())];
         assert_eq!(config.algorithms, expected);
-        assert_eq!((config.deadline, config.keepalive), (None, None));
+        assert_eq!((config.deadline, config.keepalive, config.record), (None, None, None));
+        let folder = read(&[("KOLO_RECORD", "records")]).unwrap().record;
+        assert_eq!((folder, read(&[]).unwrap().record), (Some("records".into()), None));
         assert_eq!((config.deterministic, config.links.encrypt, config.ports), (true, true, 4000..=4009));
         assert_eq!(config.secret, Secret::new(b"0123456789abcdef"));
     }

@@ -65,6 +65,11 @@ impl Window {
         own.then_some(Self { job: words.next()?.to_owned(), rank, process, name: name.to_owned() })
     }
 
+    /// Whether its job's name is that, or begins so.
+    pub fn is_of(&self, job: &str) -> bool {
+        self.job.starts_with(&plain_name(job))
+    }
+
     /// Looks in.
     ///
     /// # Errors
@@ -104,6 +109,7 @@ mod tests {
         let line = |user: u32| format!("0: 2 0 10000 0001 01 17 @kolo-status-{user}-odd-job-3-4711");
         let window = Window::parse(&line(user)).unwrap();
         assert_eq!((window.job.as_str(), window.rank, window.process), ("odd-job", 3, 4711));
+        assert!(window.is_of("odd/job") && window.is_of("odd") && !window.is_of("job"));
         assert_eq!(Window::parse(&line(user + 1)), None);
         for other in
             ["", "0: 2 0 10000 0001 01 17", "@kolo-door-1234", "@kolo-status-0", "@kolo-status-0-a-b-c"]

@@ -246,8 +246,11 @@ impl Runner {
     fn finish(&mut self, at: usize, result: Result<()>) {
         let Running { queue, mut core, task, .. } = self.running.swap_remove(at);
         core.bell().cancel();
-        core.stamp();
-        let result = result.map(|()| core.end()).map_err(|error| core.fail(error));
+        let end = |()| {
+            core.stamp();
+            core.end();
+        };
+        let result = result.map(end).map_err(|error| core.fail(error));
         task.held.finish(result);
         self.next(queue, core);
     }

@@ -8,6 +8,7 @@
 //! A call whose end was not looked at has ended before the next one began. It is written to a file when a call fails: see
 //! [`Record`](super::Record).
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -58,15 +59,15 @@ impl Peers {
 pub(super) struct Recorder {
     /// Number, count and codes as they travel; peers; begin and end.
     calls: Ring<6, CALLS>,
-    /// The time; call and round; peers; bytes, lane and step.
-    steps: Ring<4, STEPS>,
+    /// The time; call and round; peers; bytes, lane and step. There is none before there is a long call.
+    steps: OnceLock<Ring<4, STEPS>>,
     /// How many of the calls have ended well.
     ended: AtomicU64,
 }
 
 impl Recorder {
     pub(super) fn new() -> Self {
-        Self { calls: Ring::new(), steps: Ring::new(), ended: AtomicU64::new(0) }
+        Self { calls: Ring::new(), steps: OnceLock::new(), ended: AtomicU64::new(0) }
     }
 
     #[inline(always)]
@@ -87,7 +88,8 @@ impl Recorder {
         let call = self.calls.written().wrapping_sub(1) << 32;
         let bytes = u64::from(u32::try_from(bytes).unwrap_or(u32::MAX)) << 32;
         let place = u64::from(lane) << 24 | u64::from(step & 0xff_ffff);
-        self.steps.push([ticks(), call | u64::from(round), peers.0, bytes | place]);
+        let steps = self.steps.get_or_init(Ring::new);
+        steps.push([ticks(), call | u64::from(round), peers.0, bytes | place]);
     }
 
     /// The last calls of a communicator with these members, the oldest first.
@@ -124,7 +126,8 @@ impl Recorder {
             let (lane, step) = ((what >> 24) as u8, what as u32 & 0xff_ffff);
             Moved { call, lane, round, step, from, to, bytes: what >> 32, time: times.of(time) }
         };
-        self.steps.read().1.into_iter().map(step).collect()
+        let steps = self.steps.get().map_or_else(Vec::new, |steps| steps.read().1);
+        steps.into_iter().map(step).collect()
     }
 }
 

@@ -10,7 +10,7 @@ use kolo::bootstrap::{Sight, Window};
 use kolo::health::Report;
 use serde::Serialize;
 
-use crate::cause::{Ranks, Stance, list, words};
+use crate::cause::{Ranks, Stance, list, printable, words};
 use crate::failure::usage;
 
 /// How long a rank may take to answer: at its door a thread of its own does, whatever the rank does.
@@ -77,9 +77,11 @@ struct Waits {
 /// Asks and tells.
 pub(crate) fn status(options: &Options) -> Result<u8> {
     let windows = of_one_job(Window::all()?, options.job.as_deref())?;
-    let looked: Vec<(Window, Option<Sight>)> =
-        windows.into_iter().map(|window| (window.clone(), window.look(ANSWER).ok())).collect();
-    let status = status_of(&looked);
+    let look = |window: Window| {
+        let sight = window.look(ANSWER).ok();
+        (window, sight)
+    };
+    let status = status_of(&windows.into_iter().map(look).collect::<Vec<_>>());
     let mut out = io::stdout().lock();
     match options.json {
         true => writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?,
@@ -96,7 +98,7 @@ fn of_one_job(mut windows: Vec<Window>, job: Option<&str>) -> Result<Vec<Window>
     };
     let all = names(&windows);
     if let Some(job) = job {
-        windows.retain(|window| window.job.starts_with(job));
+        windows.retain(|window| window.is_of(job));
     }
     let jobs: BTreeSet<&str> = windows.iter().map(|window| window.job.as_str()).collect();
     match (jobs.len(), job) {
@@ -147,7 +149,7 @@ fn course(report: &Report) -> Course {
 
 /// A line for each rank and communicator, and why nothing comes.
 fn print(status: &Status, out: &mut impl Write) -> io::Result<()> {
-    let (job, here) = (crate::cause::printable(&status.job), status.ranks.len());
+    let (job, here) = (printable(&status.job), status.ranks.len());
     writeln!(out, "job {job}: {} ranks, {here} of them on this host", status.size)?;
     for Rank { rank, process, communicators } in &status.ranks {
         let who = format!("rank {rank} (process {process})");
