@@ -1,12 +1,15 @@
 //! kill -9, at any moment: every survivor is told who died, and soon; those that are left go on. And SIGSTOP: who is
 //! stopped is no dead one, and is named. Each rank is this program again, as [`rank`].
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdout, Command, Stdio};
+#[path = "support/child.rs"]
+mod child;
+
+use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use child::{Rank, say};
 use kolo::{CollectiveKind, Communicator, Error, Kind, ReduceOp, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 /// What makes this program a rank.
 const AS_RANK: [&str; 5] = ["rank", "--exact", "--ignored", "--nocapture", "--quiet"];
@@ -93,11 +96,6 @@ fn sum(ranks: &mut Communicator, number: u64, data: &mut [u64]) -> Result<u64> {
     }
 }
 
-/// One write that begins a line: what the test runner has printed may stand on the last one.
-fn say(words: &str) {
-    std::io::stdout().write_all(format!("\nsaid {words}\n").as_bytes()).expect("a test reads this");
-}
-
 /// Microseconds, as all processes count them.
 fn now() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970").as_micros()
@@ -114,64 +112,23 @@ struct Case {
     then: &'static str,
 }
 
-/// A rank that runs.
-struct Rank {
-    child: Child,
-    out: BufReader<ChildStdout>,
-}
-
-impl Rank {
-    fn start(case: &Case, place: &str, rank: usize) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("it runs"));
-        command.args(AS_RANK).env("KOLO_RANK", rank.to_string()).env("KOLO_SIZE", case.size.to_string());
-        command.env("KOLO_RENDEZVOUS", place).env("KOLO_TRANSPORT", case.transport);
-        command.env("KOLO_DEADLINE", case.deadline).env(ALGORITHM, case.algorithm).env(THEN, case.then);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("it can be run");
-        let out = BufReader::new(child.stdout.take().expect("it is a pipe"));
-        Self { child, out }
-    }
-
-    /// The next thing that it says; nothing if it has ended.
-    fn hear(&mut self) -> Option<String> {
-        let mut line = String::new();
-        while self.out.read_line(&mut line).expect("text") > 0 {
-            if let Some(said) = line.strip_prefix("said ") {
-                return Some(said.trim_end().to_owned());
-            }
-            line.clear();
-        }
-        None
-    }
-
-    /// Lets it go on from where it waits for a word.
-    fn tell(&mut self) {
-        let words = self.child.stdin.as_mut().expect("it is a pipe");
-        words.write_all(b"\n").expect("it listens");
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).expect("a child may be sent any signal");
-    }
+/// One rank of a case.
+fn process(case: &Case, place: &str, rank: usize) -> Rank {
+    let mut command = Command::new(std::env::current_exe().expect("it runs"));
+    command.args(AS_RANK).env("KOLO_RANK", rank.to_string()).env("KOLO_SIZE", case.size.to_string());
+    command.env("KOLO_RENDEZVOUS", place).env("KOLO_TRANSPORT", case.transport);
+    command.env("KOLO_DEADLINE", case.deadline).env(ALGORITHM, case.algorithm).env(THEN, case.then);
+    Rank::start(&mut command)
 }
 
 /// All ranks of a case, in the midst of their calls.
 fn start(case: &Case, what: &str) -> Vec<Rank> {
     let place = format!("@kolo-deaths-{}-{what}", std::process::id());
-    let mut ranks: Vec<Rank> = (0..case.size).map(|rank| Rank::start(case, &place, rank)).collect();
+    let mut ranks: Vec<Rank> = (0..case.size).map(|rank| process(case, &place, rank)).collect();
     for rank in &mut ranks {
         assert_eq!(rank.hear().as_deref(), Some("ready"), "{what}");
     }
     ranks
-}
-
-impl Drop for Rank {
-    fn drop(&mut self) {
-        // One that has ended is no harm.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// Numbers that look random, the same in every run.

@@ -1,14 +1,16 @@
 //! kill -9, then shrink, then grow by a fresh process in the dead one's place, and on: whoever is killed, when several
 //! are, and when newcomers are killed while they come. Each rank is this program again, as [`rank`].
 
+#[path = "support/child.rs"]
+mod child;
 #[path = "support/elastic.rs"]
 mod elastic;
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use child::{Rank, say};
+use rustix::process::Signal;
 
 /// What makes this program a rank.
 const AS_RANK: [&str; 5] = ["rank", "--exact", "--ignored", "--nocapture", "--quiet"];
@@ -20,37 +22,10 @@ fn rank() {
     let open = || std::fs::read_dir("/proc/self/fd").expect("Linux tells").count();
     let before = open();
     elastic::live();
-    elastic::say(&format!("open: {} more", open() - before));
+    say(&format!("open: {} more", open() - before));
     // Nobody ends while others still need it.
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).expect("the test holds the other end");
-}
-
-/// A rank that runs.
-struct Rank {
-    child: Child,
-    out: BufReader<ChildStdout>,
-}
-
-impl Rank {
-    fn hear(&mut self) -> Option<String> {
-        let mut line = String::new();
-        while self.out.read_line(&mut line).expect("text") > 0 {
-            if let Some(said) = line.strip_prefix("said ") {
-                return Some(said.trim_end().to_owned());
-            }
-            line.clear();
-        }
-        None
-    }
-}
-
-impl Drop for Rank {
-    fn drop(&mut self) {
-        // One that has ended is no harm.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// Ranks, and who takes the place of those that are killed.
@@ -79,15 +54,12 @@ impl Job {
         command.args(AS_RANK).env("KOLO_RENDEZVOUS", &self.place).env("KOLO_TRANSPORT", self.transport);
         command.env("KOLO_DEADLINE", "60").env(elastic::FULL, full.to_string());
         command.envs(more.iter().map(|(name, value)| (name, value)));
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it can be run");
-        let out = BufReader::new(child.stdout.take().expect("it is a pipe"));
-        Rank { child, out }
+        Rank::start(&mut command)
     }
 
     /// kill -9, and a newcomer in its place.
     fn replace(&mut self, which: usize) {
-        let pid = Pid::from_child(&self.ranks[which].child);
-        kill_process(pid, Signal::KILL).expect("a child may be sent any signal");
+        self.ranks[which].signal(Signal::KILL);
         let newcomer = self.process(self.ranks.len(), &[("KOLO_JOIN", "1".into())]);
         // What was killed is reaped here.
         self.ranks[which] = newcomer;

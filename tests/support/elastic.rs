@@ -2,11 +2,12 @@
 //! not; newcomers do the same from where the others are. For tests in which ranks are killed.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use kolo::{Communicator, Kind, ReduceOp, Result};
 use rustix::process::{Signal, getpid, kill_process};
+
+use super::child::say;
 
 /// Tells of how many ranks each step is to be.
 pub const FULL: &str = "KOLO_TEST_FULL";
@@ -46,11 +47,6 @@ pub fn live() {
 pub fn last_words(size: usize) -> Vec<String> {
     let total = STEPS * (size * (size + 1) / 2) as u64;
     (0..size).map(|rank| format!("rank {rank} of {size}: {STEPS} steps, {total}")).collect()
-}
-
-/// One write that begins a line: what the test runner has printed may stand on the last one.
-pub fn say(words: &str) {
-    std::io::stdout().write_all(format!("\nsaid {words}\n").as_bytes()).expect("a test reads this");
 }
 
 /// The step at which this rank is to die by its own hand.

@@ -1,6 +1,8 @@
 //! `kolo run --restart` with real ranks that kill themselves: others take their places, and the job ends as if nothing
 //! had been.
 
+#[path = "../../tests/support/child.rs"]
+mod child;
 #[path = "../../tests/support/elastic.rs"]
 mod elastic;
 mod support;

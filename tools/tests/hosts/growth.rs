@@ -1,11 +1,11 @@
 //! Ranks that are killed on several hosts, and newcomers in their places: on the same hosts or others, also where the host
 //! at which all met is left by all of its ranks.
 
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
+use crate::child::Rank;
 use crate::net::Net;
 use crate::support::{kolo, until};
 use crate::{GIGABIT, elastic};
@@ -20,42 +20,18 @@ fn rank() {
     std::io::stdin().read_line(&mut line).expect("the test holds the other end");
 }
 
-/// A rank that runs, on some host.
-struct Rank {
-    child: Child,
-    out: BufReader<ChildStdout>,
-}
-
-impl Rank {
-    fn start(net: &Net, host: usize, full: usize, more: &[(&str, String)]) -> Self {
-        let mut program = Command::new(std::env::current_exe().expect("it runs"));
-        program.args(["growth::rank", "--exact", "--ignored", "--nocapture", "--quiet"]);
-        // What is said of a job around the tests is not for these ranks.
-        for (name, _) in kolo([""; 0]).get_envs() {
-            program.env_remove(name);
-        }
-        program.env("KOLO_RENDEZVOUS", format!("{},{}", net.place(0, 29500), net.place(1, 29500)));
-        program.env("KOLO_SECRET", "a secret of these tests alone").env("KOLO_DEADLINE", "60");
-        program.env(elastic::FULL, full.to_string()).envs(more.iter().map(|(name, value)| (name, value)));
-        let mut there = net.on(host, &program);
-        let mut child =
-            there.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a rank can be started");
-        let out = BufReader::new(child.stdout.take().expect("it is a pipe"));
-        Self { child, out }
+/// A rank on some host.
+fn start(net: &Net, host: usize, full: usize, more: &[(&str, String)]) -> Rank {
+    let mut program = Command::new(std::env::current_exe().expect("it runs"));
+    program.args(["growth::rank", "--exact", "--ignored", "--nocapture", "--quiet"]);
+    // What is said of a job around the tests is not for these ranks.
+    for (name, _) in kolo([""; 0]).get_envs() {
+        program.env_remove(name);
     }
-
-    fn hear(&mut self) -> Option<String> {
-        let lines = self.out.by_ref().lines().map_while(Result::ok);
-        lines.filter_map(|line| Some(line.strip_prefix("said ")?.to_owned())).next()
-    }
-}
-
-impl Drop for Rank {
-    fn drop(&mut self) {
-        // One that has ended is no harm.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    program.env("KOLO_RENDEZVOUS", format!("{},{}", net.place(0, 29500), net.place(1, 29500)));
+    program.env("KOLO_SECRET", "a secret of these tests alone").env("KOLO_DEADLINE", "60");
+    program.env(elastic::FULL, full.to_string()).envs(more.iter().map(|(name, value)| (name, value)));
+    Rank::start(&mut net.on(host, &program))
 }
 
 /// Ranks on these hosts, of which some are killed at a time; a newcomer for each, on that host.
@@ -64,17 +40,15 @@ fn replace(net: &Net, hosts: &[usize], killed: &[(usize, usize)]) {
     let full = hosts.len();
     let place = |rank: usize| [("KOLO_RANK", rank.to_string()), ("KOLO_SIZE", full.to_string())];
     let ranks = hosts.iter().enumerate();
-    let mut ranks: Vec<Rank> =
-        ranks.map(|(rank, host)| Rank::start(net, *host, full, &place(rank))).collect();
+    let mut ranks: Vec<Rank> = ranks.map(|(rank, host)| start(net, *host, full, &place(rank))).collect();
     for rank in &mut ranks {
         assert_eq!(rank.hear().as_deref(), Some("ready"), "{what}");
     }
     for (rank, _) in killed {
-        let pid = Pid::from_child(&ranks[*rank].child);
-        kill_process(pid, Signal::KILL).expect("a child may be sent any signal");
+        ranks[*rank].signal(Signal::KILL);
     }
     for &(rank, host) in killed {
-        ranks[rank] = Rank::start(net, host, full, &[("KOLO_JOIN", "1".into())]);
+        ranks[rank] = start(net, host, full, &[("KOLO_JOIN", "1".into())]);
     }
     let said = ranks.iter_mut().map(|rank| rank.hear().unwrap_or_else(|| panic!("{what}: one ended")));
     let mut said: Vec<String> = said.collect();

@@ -1,5 +1,7 @@
 //! Jobs over several hosts: `kolo bench --check` in network namespaces, started by hand as on a cluster.
 
+#[path = "../../../tests/support/child.rs"]
+mod child;
 #[path = "../../../tests/support/elastic.rs"]
 mod elastic;
 mod faults;
