@@ -15,6 +15,8 @@ use rustix::process::Signal;
 const AS_RANK: [&str; 5] = ["rank", "--exact", "--ignored", "--nocapture", "--quiet"];
 /// Tells it which algorithm to walk.
 const ALGORITHM: &str = "KOLO_TEST_ALGORITHM";
+/// After how many seconds its calls fail.
+const DEADLINE: &str = "KOLO_TEST_DEADLINE";
 /// Tells it what to do after its call has failed: `go on`, or `reuse` its memory.
 const THEN: &str = "KOLO_TEST_THEN";
 /// What memory is reused for.
@@ -31,13 +33,18 @@ fn rank() {
     let mut ranks = Communicator::from_env().expect("a rank can join");
     let algorithm = std::env::var(ALGORITHM).expect("a test says how");
     ranks.set_algorithm(CollectiveKind::AllReduce, Some(&algorithm)).expect("it is known");
+    // From when on it runs: to start takes its time on a busy machine.
+    let deadline: f64 = std::env::var(DEADLINE).expect("a test says for how long").parse().expect("seconds");
     let number = ranks.rank() as u64;
     // Memory in which others may work.
     let mut data = ranks.alloc(COUNTS[COUNTS.len() - 1]).expect("there is memory");
     for round in 0.. {
         let count = COUNTS[round % COUNTS.len()];
         match sum(&mut ranks, number, &mut data[..count]) {
-            Ok(_) if round == COUNTS.len() => say("ready"),
+            Ok(_) if round == COUNTS.len() => {
+                ranks.set_deadline(Some(Duration::from_secs_f64(deadline)));
+                say("ready");
+            }
             Ok(_) => {}
             Err(error) => {
                 say(&format!("error {} {:?} {:?} {error}", now(), error.kind(), error.peer()));
@@ -117,7 +124,7 @@ fn process(case: &Case, place: &str, rank: usize) -> Rank {
     let mut command = Command::new(std::env::current_exe().expect("it runs"));
     command.args(AS_RANK).env("KOLO_RANK", rank.to_string()).env("KOLO_SIZE", case.size.to_string());
     command.env("KOLO_RENDEZVOUS", place).env("KOLO_TRANSPORT", case.transport);
-    command.env("KOLO_DEADLINE", case.deadline).env(ALGORITHM, case.algorithm).env(THEN, case.then);
+    command.env(DEADLINE, case.deadline).env(ALGORITHM, case.algorithm).env(THEN, case.then);
     Rank::start(&mut command)
 }
 
