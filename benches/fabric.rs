@@ -77,7 +77,8 @@ fn send(link: &dyn Link, bytes: &[u8]) {
             let sent = match piece.len() {
                 ..LONG => link.send(View::read(piece), &TAG).expect("the peer is there"),
                 _ => {
-                    let lent = link.lend(&[View::read(piece)], Terms::Read, &TAG).expect("the peer is there");
+                    let terms = Terms::Read { whole: View::read(bytes), much: true };
+                    let lent = link.lend(&[View::read(piece)], terms, &TAG).expect("the peer is there");
                     assert_ne!(lent, Lent::Never);
                     lent == Lent::Yes
                 }

@@ -83,6 +83,57 @@ fn every_algorithm_may_work_on_it() {
     }
 }
 
+/// So much is read where it lies, and rewritten as soon as a call returns; a rank may bring other memory.
+#[test]
+fn what_others_read_there_is_read_before_it_is_written_anew() {
+    const EACH: usize = (1 << 18) + 1_003;
+    let named =
+        |kind: CollectiveKind| kolo::algorithm::ALL.iter().filter(move |algorithm| algorithm.does(kind));
+    for size in 2..=4 {
+        ranks_over("shm", size, |communicator| {
+            let (me, all) = (communicator.rank(), size * EACH);
+            let mut allocated = communicator.alloc::<u32>(2 * all).unwrap();
+            let mut ordinary = vec![0; 2 * all];
+            let number = |rank: usize, index: usize, turn: usize| (rank + index * 7 + turn * 1001) as u32;
+            for turn in 0..3 {
+                let own = turn == 2 && me == 1;
+                let (input, output) = match own {
+                    true => ordinary.split_at_mut(all),
+                    false => allocated.split_at_mut(all),
+                };
+                for algorithm in named(CollectiveKind::AllGather) {
+                    communicator.set_algorithm(CollectiveKind::AllGather, Some(algorithm.name())).unwrap();
+                    (0..EACH).for_each(|index| input[index] = number(me, index, turn));
+                    communicator.all_gather(&input[..EACH], output).unwrap();
+                    input.fill(u32::MAX);
+                    let expected = (0..all).map(|at| number(at / EACH, at % EACH, turn));
+                    assert!(output.iter().copied().eq(expected), "all-gather by {}", algorithm.name());
+                }
+                for algorithm in named(CollectiveKind::AllToAll) {
+                    communicator.set_algorithm(CollectiveKind::AllToAll, Some(algorithm.name())).unwrap();
+                    (0..all).for_each(|index| input[index] = number(me, index, turn));
+                    communicator.all_to_all(input, output).unwrap();
+                    input.fill(u32::MAX);
+                    let expected = (0..all).map(|at| number(at / EACH, me * EACH + at % EACH, turn));
+                    assert!(output.iter().copied().eq(expected), "all-to-all by {}", algorithm.name());
+                }
+                for algorithm in named(CollectiveKind::ReduceScatter) {
+                    communicator
+                        .set_algorithm(CollectiveKind::ReduceScatter, Some(algorithm.name()))
+                        .unwrap();
+                    (0..all).for_each(|index| input[index] = number(me, index, turn));
+                    communicator.reduce_scatter(input, &mut output[..EACH], ReduceOp::Sum).unwrap();
+                    input.fill(u32::MAX);
+                    let sum =
+                        |index| (0..size).map(|rank| number(rank, me * EACH + index, turn)).sum::<u32>();
+                    let found = output[..EACH].iter().copied();
+                    assert!(found.eq((0..EACH).map(sum)), "reduce-scatter by {}", algorithm.name());
+                }
+            }
+        });
+    }
+}
+
 /// Parts of a buffer begin and end in the middle of pages, beside what others own.
 #[test]
 fn parts_are_reduced_and_their_neighbours_left_alone() {

@@ -53,6 +53,8 @@ pub struct Move {
     pub span: Span,
     /// Whether it may lend its source instead of copying it.
     pub lends: bool,
+    /// Whether its rank receives besides, so that it need not be the one that copies.
+    pub exchanges: bool,
     /// Whether its receiver may store an answer there, too, where the call is in place; see [`given`].
     pub gives: bool,
     /// Whether its result goes back on the link that a source of it came from.
@@ -134,13 +136,16 @@ impl Route {
     pub fn new(plan: Arc<Plan>, board: Option<Board>, links: &Links, rails: usize) -> Self {
         let link = |port| links.find(port).expect("the plan's streams are open");
         let given = given(&plan);
+        let exchanges =
+            plan.lanes.iter().flat_map(|lane| &lane.steps).any(|step| step.senders().next().is_some());
         let on = |rail: usize| {
             let (plan, given) = (&plan, &given);
             plan.lanes.iter().zip(given).map(move |(lane, given)| -> Vec<Hop> {
                 let place = |peer: u32| link(Port { peer, channel: on_rail(lane.channel, rail) });
                 let sibling = |lane: u8| lane + (rail * plan.lanes.len()) as u8;
                 let steps = lane.steps.iter().zip(given);
-                steps.map(|(step, gives)| hop(step, plan.lends, *gives, &place, &sibling)).collect()
+                let kind = |gives: &bool| Kind { lends: plan.lends, exchanges, gives: *gives };
+                steps.map(|(step, gives)| hop(step, kind(gives), &place, &sibling)).collect()
             })
         };
         let lanes: Vec<Vec<Hop>> = (0..rails).flat_map(on).collect();
@@ -152,10 +157,16 @@ impl Route {
     }
 }
 
+/// What of a plan and its lane counts for a step's hop.
+struct Kind {
+    lends: bool,
+    exchanges: bool,
+    gives: bool,
+}
+
 fn hop(
     step: &Step,
-    lends: bool,
-    gives: bool,
+    Kind { lends, exchanges, gives }: Kind,
     place: &impl Fn(u32) -> u32,
     sibling: &impl Fn(u8) -> u8,
 ) -> Hop {
@@ -175,7 +186,8 @@ fn hop(
                 into.iter().map(|span| Operand::Local(*span)).chain(sent).collect()
             },
             span: step.extent().expect("the prover refuses steps without a span"),
-            lends: lends && into.is_none() && !finish && sources.len() == 1 && to.len() == 1,
+            lends: lends && !finish && sources.len() == 1 && to.len() == 1,
+            exchanges,
             gives,
         }),
         Step::Post(lane) => Hop::Post(sibling(*lane)),

@@ -44,14 +44,21 @@ pub struct Limits {
 }
 
 /// On what terms a message is lent.
+///
+/// `whole` is what lies around it, as far as nobody but the lending call writes there.
 #[derive(Clone, Copy, Debug)]
 pub enum Terms<'a> {
     /// It is read, not written.
-    Read,
+    Read {
+        /// See above.
+        whole: View<'a>,
+        /// Whether the call lends much that way, and has other bytes to move meanwhile.
+        much: bool,
+    },
     /// The reader may store its answer in the very place, at any time before that answer has come: nobody of
     /// this rank looks there meanwhile.
     Answer {
-        /// What lies around it, as far as nobody but the lending call touches it.
+        /// See above.
         whole: View<'a>,
     },
 }

@@ -183,7 +183,8 @@ pub(crate) fn too_long_a_message_is_refused([a, b]: [End; 2]) {
         assert_eq!(a.link.reserve(len).unwrap_err().kind(), Kind::Usage);
     }
     let long = vec![0; a.link.limits().slot];
-    match a.link.lend(&[View::read(&long), View::read(&[1])], Terms::Read, &tag(1)) {
+    let terms = Terms::Read { whole: View::read(&long), much: true };
+    match a.link.lend(&[View::read(&long), View::read(&[1])], terms, &tag(1)) {
         Ok(lent) => assert_eq!(lent, Lent::Never),
         Err(error) => assert_eq!(error.kind(), Kind::Usage),
     }
@@ -199,7 +200,13 @@ pub(crate) fn what_was_not_reserved_is_not_sent([a, b]: [End; 2]) {
 }
 
 fn lend(end: &End, pieces: &[View<'_>], tag: &Tag) -> Lent {
-    end.link.lend(pieces, Terms::Read, tag).unwrap()
+    end.link
+        .lend(
+            pieces,
+            Terms::Read { whole: pieces.first().copied().unwrap_or_else(View::empty), much: true },
+            tag,
+        )
+        .unwrap()
 }
 
 /// Lends a message to be read; says whether this kind of link does so.

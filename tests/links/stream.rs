@@ -20,7 +20,14 @@ fn with_bare_peer() -> (End, TcpStream) {
 
 /// Lends a message to be read, if there is credit.
 fn lend(end: &End, pieces: &[View<'_>]) -> bool {
-    end.link.lend(pieces, Terms::Read, &tag(1)).unwrap() == Lent::Yes
+    end.link
+        .lend(
+            pieces,
+            Terms::Read { whole: pieces.first().copied().unwrap_or_else(View::empty), much: true },
+            &tag(1),
+        )
+        .unwrap()
+        == Lent::Yes
 }
 
 /// What a link sends for one message.
@@ -89,7 +96,8 @@ fn a_received_message_may_be_passed_on_and_released_at_once() {
         let message = eventually(&ends, || ends[1].link.peek());
         assert_eq!(message.payload.as_ptr() as usize % 16, 0);
         eventually(&ends, || {
-            let lent = ends[1].link.lend(&[message.payload], Terms::Read, &tag(number))?;
+            let terms = Terms::Read { whole: message.payload, much: true };
+            let lent = ends[1].link.lend(&[message.payload], terms, &tag(number))?;
             Ok((lent == Lent::Yes).then_some(()))
         });
         ends[1].link.release().unwrap();

@@ -534,7 +534,7 @@ impl<'a> Run<'a> {
 
 /// Whether the engine may lend the source of such a step.
 fn lends(step: &Step) -> bool {
-    matches!(step, Step::Move { sources, finish: false, into: None, .. }
+    matches!(step, Step::Move { sources, finish: false, .. }
         if matches!(sources.as_slice(), [Source::Local(_)]))
 }
 

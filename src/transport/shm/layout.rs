@@ -80,11 +80,14 @@ pub(super) struct Buffer {
 /// bytes say where.
 pub(super) const LENT: u32 = 0xff;
 
+/// The same, where the reader may only read it.
+pub(super) const SHOWN: u32 = 0xfd;
+
 /// What stands there where the payload is an answer that lies in the place of what the reader lent; the packed
 /// bytes say with which message.
 pub(super) const ANSWERED: u32 = 0xfe;
 
-const _: () = assert!(BUFFERS < ANSWERED);
+const _: () = assert!(BUFFERS < SHOWN);
 
 /// What a header says of its message, in one word.
 #[derive(Clone, Copy)]
@@ -105,7 +108,7 @@ impl About {
     /// Whether a payload that is not packed lies in no buffer, but in what one of the ranks lends.
     #[inline]
     pub(super) fn is_lent(self) -> bool {
-        self.buffer >= ANSWERED
+        self.buffer >= SHOWN
     }
 
     #[inline]

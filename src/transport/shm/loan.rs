@@ -7,7 +7,9 @@
 //! finds the sum where it wants it  ◀───────────────    answers: it is in the place of 7
 //! ```
 //! A line that the reader has only read costs its owner several times what a copy costs, when it is overwritten
-//! next. So only what is answered in its place is lent: each line that is read is stored, too, and migrates.
+//! next. So of what caches hold only that is lent which is answered in its place: each line that is read is stored,
+//! too, and migrates. What is more than they hold has left them before it is overwritten. That is also shown: lent to
+//! be read.
 //!
 //! A loan ends with its answer, or with its release where the reader answered elsewhere or not at all. A lender
 //! that fails before does not wait, since the reader may be stopped in the middle of its answer: it takes the
@@ -18,6 +20,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use crate::memory::{Allocations, Stretch, View};
+use crate::transport::Terms;
 use crate::transport::shm::layout::HEADERS;
 
 /// What a rank has lent to its peer, and what the peer has lent to it.
@@ -39,6 +42,8 @@ struct Ledger {
 /// What was lent with a message.
 struct Loan {
     number: u64,
+    /// Whether an answer may come in its place.
+    answerable: bool,
     stretch: Stretch,
 }
 
@@ -60,17 +65,24 @@ impl Loans {
         self.count.get() == 0
     }
 
-    /// Lends a view of `whole` with message `number`; says what its header tells of it. Nothing where the peer
-    /// cannot reach it, or an answer is still to come to the message that had this number's entry before.
-    pub(super) fn lend(&self, view: View<'_>, whole: View<'_>, number: u64) -> Option<[u64; 2]> {
+    /// Lends a view with message `number`, for which there is room in the ring; says what its header tells of it.
+    /// Nothing where the peer cannot reach it, or an answer is still to come to the message that had this number's
+    /// entry before.
+    pub(super) fn lend(&self, view: View<'_>, terms: Terms<'_>, number: u64) -> Option<[u64; 2]> {
+        let (whole, answerable) = match terms {
+            Terms::Answer { whole } => (whole, true),
+            Terms::Read { whole, .. } => (whole, false),
+        };
         let mut entry = self.entry(number).borrow_mut();
-        if entry.is_some() {
+        if entry.as_ref().is_some_and(|loan| loan.answerable) {
             return None;
         }
         let stretch = self.ledger.known.lend(view, whole, self.ledger.peer)?;
         let place = stretch.place();
-        *entry = Some(Loan { number, stretch });
-        self.count.set(self.count.get() + 1);
+        // What was only shown is over where there is room again.
+        if entry.replace(Loan { number, answerable, stretch }).is_none() {
+            self.count.set(self.count.get() + 1);
+        }
         Some(place)
     }
 
@@ -78,7 +90,7 @@ impl Loans {
     /// lent no such bytes.
     pub(super) fn answered(&self, number: u64, len: usize) -> Option<View<'_>> {
         let entry = self.entry(number).borrow();
-        let loan = entry.as_ref().filter(|loan| loan.number == number)?;
+        let loan = entry.as_ref().filter(|loan| loan.number == number && loan.answerable)?;
         let view = loan.stretch.view();
         // SAFETY: the loan, and with it the mapping, stays until the answer is released, or this link ends.
         (view.len() == len).then(|| unsafe { View::from_raw(view.as_ptr(), len) })
@@ -96,8 +108,12 @@ impl Loans {
     /// can come any more.
     #[cold]
     pub(super) fn end_until(&self, released: u64) {
+        self.end_where(|loan| loan.number <= released);
+    }
+
+    fn end_where(&self, is_over: impl Fn(&Loan) -> bool) {
         for entry in &self.ledger.out {
-            if entry.borrow_mut().take_if(|loan| loan.number <= released).is_some() {
+            if entry.borrow_mut().take_if(|loan| is_over(loan)).is_some() {
                 self.count.set(self.count.get() - 1);
             }
         }
@@ -106,18 +122,14 @@ impl Loans {
     /// Whether the peer is done with all that is lent, where it has released so many messages.
     #[cold]
     pub(super) fn at_rest(&self, released: u64) -> bool {
+        self.end_where(|loan| !loan.answerable && loan.number <= released);
         self.ledger.out.iter().all(|entry| entry.borrow().as_ref().is_none_or(|loan| loan.number <= released))
     }
 
     /// Makes all that the peer has not released unreachable to it; what cannot be so stays lent.
     #[cold]
     pub(super) fn take_back(&self, released: u64) {
-        for entry in &self.ledger.out {
-            let over = |loan: &mut Loan| loan.number <= released || loan.stretch.detach().is_ok();
-            if entry.borrow_mut().take_if(over).is_some() {
-                self.count.set(self.count.get() - 1);
-            }
-        }
+        self.end_where(|loan| loan.number <= released || loan.stretch.detach().is_ok());
     }
 
     /// The `len` bytes that the peeked message lends, from a place; nothing where no peer could mean that.
@@ -176,6 +188,11 @@ mod tests {
         /// Lends bytes of its part, to be answered there.
         fn lend(&self, view: View<'_>) -> Lent {
             self.link.lend(&[view], Terms::Answer { whole: self.part.view() }, &TAG).unwrap()
+        }
+
+        /// Lends bytes of its part, to be read.
+        fn show(&self, view: View<'_>) -> Lent {
+            self.link.lend(&[view], Terms::Read { whole: self.part.view(), much: true }, &TAG).unwrap()
         }
 
         fn settled(&self) -> bool {
@@ -308,13 +325,65 @@ mod tests {
         let part = a.part.view();
         let whole = Terms::Answer { whole: part };
         let lend = |pieces: &[View<'_>], terms| a.link.lend(pieces, terms, &TAG).unwrap();
-        assert_eq!(lend(&[part.part(0..20_000)], Terms::Read), Lent::Never);
+        let read = Terms::Read { whole: part, much: false };
+        assert_eq!(lend(&[part.part(0..20_000)], read), Lent::Never, "caches hold all of it");
         assert_eq!(lend(&[part.part(0..20_000), part.part(40_000..60_000)], whole), Lent::Never);
         assert_eq!(lend(&[part.part(0..PACKED)], whole), Lent::Never, "it is packed");
         let ordinary = vec![0; 20_000];
         let whole = Terms::Answer { whole: View::read(&ordinary) };
         assert_eq!(lend(&[View::read(&ordinary)], whole), Lent::Never);
         assert!(b.link.peek().unwrap().is_none() && a.settled());
+    }
+
+    /// Though the reader never sends anything, by which its lender would learn more.
+    #[test]
+    fn what_is_much_is_shown_again_and_again() {
+        let [a, b] = pair();
+        let place = a.part.view().part(0..50_000);
+        for turn in 0..5 * HEADERS as u8 {
+            fill(place, turn);
+            assert_eq!(a.show(place), Lent::Yes);
+            assert!(!a.settled());
+            let came = b.link.peek().unwrap().expect("it has come").payload;
+            assert!(is_full_of(came, turn) && !came.is_writable());
+            b.link.release().unwrap();
+            assert!(a.settled());
+        }
+        for turn in 0..HEADERS {
+            assert_eq!(a.show(place), Lent::Yes, "{turn}");
+        }
+        assert_eq!(a.show(place), Lent::Later, "loans count as messages");
+    }
+
+    /// The peer may walk a plan by which it answers in place what is lent for that.
+    #[test]
+    fn nobody_answers_in_the_place_of_what_is_shown() {
+        let [a, b] = pair();
+        let place = a.part.view().part(0..50_000);
+        fill(place, 1);
+        assert_eq!(a.show(place), Lent::Yes);
+        let came = b.link.peek().unwrap().expect("it has come").payload;
+        let room = b.link.answer(came.len()).unwrap().expect("there is room");
+        assert!(!room.same_place(came));
+        fill(room, 2);
+        b.link.commit(50_000, &TAG).unwrap();
+        b.link.release().unwrap();
+        assert!(is_full_of(a.link.peek().unwrap().unwrap().payload, 2) && is_full_of(place, 1));
+        a.link.release().unwrap();
+        assert!(a.settled());
+    }
+
+    #[test]
+    fn who_fails_takes_back_what_is_being_read() {
+        let [a, b] = pair();
+        let place = a.part.view().part(0..100_000);
+        fill(a.part.view(), 1);
+        assert_eq!(a.show(place), Lent::Yes);
+        let open = b.link.peek().unwrap().unwrap().payload;
+        a.link.fail();
+        assert!(a.settled(), "nobody is waited for");
+        fill(a.part.view(), 2);
+        assert!(is_full_of(open, 1), "the reader still finds what it was shown");
     }
 
     #[test]

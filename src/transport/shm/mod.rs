@@ -50,7 +50,7 @@ use crate::sys::os;
 use crate::topology::{Cost, Handling};
 use hello::gone;
 pub(super) use hello::{receive_descriptors, receive_hello, send_hello};
-use layout::{ANSWERED, About, BUFFERS, Board, CAP, HEADERS, Header, LENT, Layout, PACKED, forged};
+use layout::{ANSWERED, About, BUFFERS, Board, CAP, HEADERS, Header, LENT, Layout, PACKED, SHOWN, forged};
 use loan::Loans;
 
 /// Where a reserved message lies.
@@ -262,6 +262,7 @@ impl ShmLink {
         let (words, len) = (header.words(), about.len as usize);
         match about.buffer {
             LENT => self.loans.borrow(words, len).ok_or_else(|| forged("a loan")),
+            SHOWN => self.loans.borrow(words, len).map(View::read_only).ok_or_else(|| forged("a loan")),
             _ => self.loans.answered(words[0], len).ok_or_else(|| forged("an answer")),
         }
     }
@@ -270,7 +271,7 @@ impl ShmLink {
     #[cold]
     fn let_go(&self, about: About) {
         match about.buffer {
-            LENT => {
+            LENT | SHOWN => {
                 self.answered.set(false);
                 self.loans.close();
             }
@@ -353,7 +354,7 @@ impl Link for ShmLink {
         let room = match about.buffer {
             _ if about.len as usize <= PACKED || self.answered.get() => None,
             LENT => self.loans.is_open(len).then_some(Room::Borrowed),
-            ANSWERED => None,
+            SHOWN | ANSWERED => None,
             buffer => Some(Room::Answer(buffer)),
         };
         self.reserve_in(len, room)
@@ -447,15 +448,20 @@ impl Link for ShmLink {
     }
 
     fn lend(&self, pieces: &[View<'_>], terms: Terms<'_>, tag: &Tag) -> Result<Lent> {
-        let (&[piece], Terms::Answer { whole }) = (pieces, terms) else { return Ok(Lent::Never) };
+        let &[piece] = pieces else { return Ok(Lent::Never) };
+        let buffer = match terms {
+            Terms::Answer { .. } => LENT,
+            Terms::Read { much: true, .. } => SHOWN,
+            Terms::Read { .. } => return Ok(Lent::Never),
+        };
         if !(PACKED + 1..=SLOT).contains(&piece.len()) {
             return Ok(Lent::Never);
         }
         let Some(index) = self.free_header()? else { return Ok(Lent::Later) };
-        let Some(place) = self.loans.lend(piece, whole, self.writer.number()) else { return Ok(Lent::Never) };
+        let Some(place) = self.loans.lend(piece, terms, self.writer.number()) else { return Ok(Lent::Never) };
         self.reserved.set(None);
         self.outgoing(index).set_words(place);
-        self.show(index, piece.len(), LENT, tag);
+        self.show(index, piece.len(), buffer, tag);
         Ok(Lent::Yes)
     }
 
