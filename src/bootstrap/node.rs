@@ -9,11 +9,13 @@ use super::secret::digest;
 use super::stream::{Dialed, dial_unix};
 use super::wire::{Reader, Writer};
 use crate::error::{Error, Kind, Result};
+use crate::sys::cgroup::{Cgroup, Killed};
 
 /// The most addresses of one rank.
 const ADDRESSES: usize = 16;
-/// The longest string.
+/// The longest string, and the longest name of a file.
 const TEXT: usize = 107;
+const PATH: usize = 512;
 
 /// A rank's card: where it runs and where it can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub struct Node {
     pub networks: Vec<u8>,
     /// What it has of libfabric: provider and version; nothing where it has none, or was not asked.
     pub fabric: String,
+    /// Where the kernel counts whom it kills for want of memory, and what it had counted when this was written.
+    pub cgroup: Option<Cgroup>,
 }
 
 impl Node {
@@ -57,7 +61,22 @@ impl Node {
             tcp: Vec::new(),
             networks: Vec::new(),
             fabric: String::new(),
+            cgroup: Cgroup::own(),
         }
+    }
+
+    /// How its process ended, as far as its host tells, for a rank that finds it dead: it `was killed ...`.
+    pub fn end(&self, seen_from: &Self) -> Option<String> {
+        let here = self.boot == seen_from.boot && self.boot != [0; 16];
+        let Killed { cgroup, shared } = self.cgroup.as_ref().filter(|_| here)?.killed_since(self.pid)?;
+        let (sure, others) = match shared {
+            false => ("was", ""),
+            true => ("has ended, and may have been", ", in which others run, too,"),
+        };
+        let process = self.pid;
+        Some(format!(
+            "(process {process} on this host) {sure} killed for memory: its cgroup {cgroup}{others} counted an oom_kill"
+        ))
     }
 
     /// The state of its process, as `ps` writes it (`T`: stopped), where this process can see it.
@@ -76,6 +95,10 @@ impl Node {
         let card = Writer::default().text(&self.version).u32(self.user).u32(self.pid);
         let card = card.raw(&self.process).raw(&self.boot).u64(self.network).text(&self.door);
         let card = card.text(&self.fabric);
+        let card = match self.cgroup.as_ref().map(Cgroup::parts) {
+            None => card.u8(0),
+            Some((file, inode, killed)) => card.u8(1).text(file).u64(inode).u64(killed),
+        };
         let addresses = self.tcp.iter().zip(&self.networks).take(ADDRESSES);
         addresses.clone().fold(card.u8(addresses.len() as u8), put_address).done()
     }
@@ -105,6 +128,11 @@ impl Node {
         let (process, boot, network) = (reader.array()?, reader.array()?, reader.u64()?);
         let door = reader.text(TEXT)?.to_owned();
         let fabric = reader.text(TEXT)?.to_owned();
+        let cgroup = match reader.u8()? {
+            0 => None,
+            1 => Some(Cgroup::new(reader.text(PATH)?.to_owned(), reader.u64()?, reader.u64()?)?),
+            _ => return None,
+        };
         let count = usize::from(reader.u8()?);
         if count > ADDRESSES {
             return None;
@@ -112,7 +140,7 @@ impl Node {
         let addresses = (0..count).map(|_| take_address(&mut reader)).collect::<Option<Vec<_>>>()?;
         let (tcp, networks) = addresses.into_iter().unzip();
         reader.end()?;
-        Some(Self { version, user, pid, process, boot, network, door, tcp, networks, fabric })
+        Some(Self { version, user, pid, process, boot, network, door, tcp, networks, fabric, cgroup })
     }
 }
 

@@ -14,6 +14,7 @@ use super::stream::{Stream, Trouble};
 use super::wire::Writer;
 use super::{Bootstrap, Node, Sight, inquiry, window};
 use crate::health::{Awaited, Deadline, Report, Stage, Waiting};
+use crate::sys::cgroup::Cgroup;
 
 /// The most that is put into a socket at once: what any takes.
 const FITS: usize = 32 << 10;
@@ -203,8 +204,9 @@ pub(crate) fn cards() -> Seeds {
         tcp: vec![([10, 1, 2, 3], 4000).into(), ([0xfd00, 0, 0, 0, 0, 0, 0, 1], 4001).into()],
         networks: vec![24, 64],
         fabric: "verbs;ofi_rxm 1.17".to_owned(),
+        cgroup: Cgroup::new("/sys/fs/cgroup/job.slice/memory.events".to_owned(), 5271, 3),
     };
-    let local = Node { tcp: vec![], networks: vec![], fabric: String::new(), ..node.clone() };
+    let local = Node { tcp: vec![], networks: vec![], fabric: String::new(), cgroup: None, ..node.clone() };
     let odd = Node { networks: vec![255, 255], ..node.clone() };
     let mut crowd = local.encode();
     *crowd.last_mut().expect("the number of addresses") = 17;

@@ -132,9 +132,10 @@ impl Vigil {
         let mut text = String::new();
         let Some(&peer) = self.members.get(peer) else { return (text, None) };
         let culprit = search.follow(peer, signature.tag().body, &mut text);
-        // One that does not answer any more has nothing to add.
+        // One that does not answer any more has nothing to add, but its host may.
         if search.known.get(&peer).is_none_or(Result::is_err) {
-            return (String::new(), None);
+            let end = self.end(peer).map(|end| format!("; {} {end}", self.name(peer)));
+            return (end.unwrap_or_default(), None);
         }
         (text, culprit.filter(|rank| *rank != peer).and_then(|rank| self.place(rank)))
     }
@@ -170,6 +171,12 @@ impl Vigil {
         }
     }
 
+    /// How a rank's process ended, where its host tells.
+    fn end(&self, rank: u32) -> Option<String> {
+        let nodes = &self.roster.nodes;
+        nodes[rank as usize].end(&nodes[self.members[self.rank] as usize])
+    }
+
     /// Why a rank does not answer.
     fn silence(&self, rank: u32, error: &Error) -> String {
         let node = &self.roster.nodes[rank as usize];
@@ -177,7 +184,7 @@ impl Vigil {
             (Some('T' | 't'), _) => {
                 format!("is stopped: continue its process (kill -CONT {})", node.pid)
             }
-            (Some('Z'), _) | (_, Kind::PeerLost) => "has ended".into(),
+            (Some('Z'), _) | (_, Kind::PeerLost) => self.end(rank).unwrap_or_else(|| "has ended".into()),
             (Some(state), _) => format!("does not answer: its process {} is in state {state}", node.pid),
             (None, _) => "does not answer: its process is stopped, swapped out, or cut off".into(),
         }
