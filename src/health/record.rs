@@ -168,9 +168,12 @@ impl Record {
         let (path, fresh) = (folder.join(&name), folder.join(format!(".{name}")));
         let _ = fs::remove_file(&fresh);
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-        file.write_all(&self.encode())?;
-        fs::rename(&fresh, &path)?;
-        Ok(path)
+        let written = file.write_all(&self.encode()).and_then(|()| fs::rename(&fresh, &path));
+        if written.is_err() {
+            // Such as where the disk is full.
+            let _ = fs::remove_file(&fresh);
+        }
+        written.map(|()| path)
     }
 }
 
