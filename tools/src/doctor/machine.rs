@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicU32;
 
 use rustix::fs::MemfdFlags;
-use rustix::process::{PidfdFlags, Resource, getpid, getrlimit, pidfd_open};
+use rustix::process::{Resource, getrlimit};
 use rustix::thread::{MembarrierQuery, futex, membarrier_query, sched_getaffinity};
 
 use super::Fact;
@@ -26,7 +26,6 @@ pub(super) fn kernel() -> Vec<Fact> {
     let name = rustix::system::uname();
     let release = format!("{} {}", name.sysname().to_string_lossy(), name.release().to_string_lossy());
     let memfd = rustix::fs::memfd_create("kolo-doctor", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING);
-    let pidfd = pidfd_open(getpid(), PidfdFlags::empty());
     let word = AtomicU32::new(0);
     let futex = futex::wake(&word, futex::Flags::empty(), 1);
     let membarrier = match membarrier_query().contains(MembarrierQuery::GLOBAL_EXPEDITED) {
@@ -36,7 +35,6 @@ pub(super) fn kernel() -> Vec<Fact> {
     vec![
         Fact::plain("release", release),
         Fact::found("memfd", memfd.map(|_| "yes: shared memory without names or leftovers".into())),
-        Fact::found("pidfd", pidfd.map(|_| "yes: a rank's death is seen at once".into())),
         Fact::found("futex", futex.map(|_| "yes: ranks can park in shared memory".into())),
         Fact::found("membarrier", membarrier),
         Fact::plain("huge pages", huge_pages()),
