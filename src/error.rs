@@ -1,6 +1,10 @@
 //! What went wrong, who saw it, with whom, in which call, and what to try.
 
+use std::any::Any;
 use std::fmt;
+use std::io;
+
+use rustix::io::Errno;
 
 /// The outcome of every call that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -49,9 +53,10 @@ impl Error {
         Self::new(Kind::Usage, message)
     }
 
-    /// The operating system refused `action`.
-    pub fn system(action: impl fmt::Display, cause: impl fmt::Display) -> Self {
-        Self::new(Kind::System, format!("{action}: {cause}"))
+    /// The operating system refused `action`. Where the cause is its error number, what can be done is said, too.
+    pub fn system(action: impl fmt::Display, cause: impl fmt::Display + 'static) -> Self {
+        let advice = errno(&cause).map_or("", advice);
+        Self::new(Kind::System, format!("{action}: {cause}{advice}"))
     }
 
     /// The rank that reports.
@@ -102,6 +107,23 @@ impl Error {
     }
 }
 
+fn errno(cause: &dyn Any) -> Option<Errno> {
+    let errno = cause.downcast_ref::<Errno>().copied();
+    errno.or_else(|| Errno::from_io_error(cause.downcast_ref::<io::Error>()?))
+}
+
+/// What to do about a refusal whose reason lies outside of kolo.
+fn advice(errno: Errno) -> &'static str {
+    match errno {
+        Errno::MFILE => "; raise how many a process may open (ulimit -n)",
+        Errno::NFILE => "; raise how many a host may open (sysctl fs.file-max)",
+        Errno::PERM | Errno::NOSYS => {
+            "; where a sandbox or container filters system calls (seccomp), let it allow this one"
+        }
+        _ => "",
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner { rank, peer, call, message, .. } = &*self.0;
@@ -129,6 +151,19 @@ impl std::error::Error for Error {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_system_refuses_comes_with_advice_where_there_is_some() {
+        let said = |cause: io::Error| Error::system("opening", cause).to_string();
+        assert!(
+            said(Errno::MFILE.into())
+                .ends_with("(os error 24); raise how many a process may open (ulimit -n)")
+        );
+        assert!(said(Errno::NOSYS.into()).contains("(seccomp)"));
+        assert_eq!(Error::system("opening", Errno::PERM).to_string(), said(Errno::PERM.into()));
+        assert_eq!(Error::system("opening", "no luck").to_string(), "opening: no luck");
+        assert_eq!(said(io::Error::other("no luck")), "opening: no luck");
+    }
 
     #[test]
     fn one_line_says_who_where_and_with_whom() {
