@@ -7,7 +7,7 @@ mod child;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use child::{Rank, say};
+use child::{Rank, say, wait_for_a_word};
 use kolo::{CollectiveKind, Communicator, Error, Kind, ReduceOp, Result};
 use rustix::process::Signal;
 
@@ -68,12 +68,6 @@ fn rank() {
         _ => {}
     }
     wait_for_a_word();
-}
-
-/// Nobody ends while others still ask.
-fn wait_for_a_word() {
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line).expect("the test holds the other end");
 }
 
 /// Shrinks as often as it takes. One sum is not enough: who dies in the midst of it may have taken part for some, and

@@ -173,7 +173,10 @@ impl Door {
     }
 
     /// Why a peer will not call on a communicator any more, if so.
-    pub fn has_left(&self, peer: usize, node: &Node, communicator: u64) -> Option<&'static str> {
+    ///
+    /// # Errors
+    /// `System` where this rank can open no socket to ask it.
+    pub fn has_left(&self, peer: usize, node: &Node, communicator: u64) -> Result<Option<&'static str>> {
         let purpose = Purpose::Link { communicator, channel: 0, via: Via::Unix };
         self.hall.is_gone(Appointment { peer, purpose }, node)
     }

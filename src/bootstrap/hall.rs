@@ -10,7 +10,7 @@ use super::dial::{dial, within};
 use super::handshake::{Hello, Purpose, Refusal, Via, same_encryption, same_job, same_version};
 use super::reception::{Guest, News, Reception};
 use super::secret::{Secret, random};
-use super::stream::Stream;
+use super::stream::{Stream, room_for_another};
 use super::{Node, inquiry};
 use crate::config::Place;
 use crate::error::{Error, Kind, Result};
@@ -44,8 +44,8 @@ pub(super) struct Hall {
 
 #[derive(Default)]
 pub(super) struct State {
-    /// Streams whose link's turn has not come.
-    pub(super) mailbox: HashMap<Appointment, Stream>,
+    /// Streams whose link's turn has not come, or why they could not be kept.
+    pub(super) mailbox: HashMap<Appointment, Result<Stream>>,
     /// Why a rank came that the others cannot go together with.
     odds: Option<String>,
     /// Why nobody can come in at present.
@@ -89,7 +89,7 @@ impl Hall {
         let (mut state, mut pause) = (self.lock(), FIRST_PROBE);
         loop {
             if let Some(stream) = state.mailbox.remove(&appointment) {
-                return Ok(stream);
+                return stream;
             }
             if let Some(why) = &state.odds {
                 return Err(Error::new(Kind::Refused, why.as_str()));
@@ -108,7 +108,7 @@ impl Hall {
             if slept.timed_out() && !state.mailbox.contains_key(&appointment) {
                 drop(state);
                 pause = PROBE.min(2 * pause);
-                let gone = self.is_gone(appointment, node);
+                let gone = self.is_gone(appointment, node)?;
                 if gone.is_some() {
                     self.catch_up();
                 }
@@ -121,19 +121,22 @@ impl Hall {
     }
 
     /// Why a peer will not come any more, if so.
+    ///
+    /// # Errors
+    /// `System` where this rank can open no socket to ask it, nor have another one come.
     pub(super) fn is_gone(
         &self,
         Appointment { peer, purpose }: Appointment,
         node: &Node,
-    ) -> Option<&'static str> {
+    ) -> Result<Option<&'static str>> {
         match self.ask(peer, node, Purpose::Reports, &Deadline::after(Some(PROBE / 10))) {
-            Err(error) if error.kind() == Kind::PeerLost => Some("it ended before it connected"),
-            Err(_) => None,
+            Err(error) if error.kind() == Kind::PeerLost => Ok(Some("it ended before it connected")),
+            Err(_) => room_for_another().map(|()| None),
             Ok(answer) => {
                 let reports = inquiry::decode(&answer).unwrap_or_default();
                 let left =
                     |report: &Report| report.failed.is_some() && purpose.is_link_of(report.communicator);
-                reports.iter().any(left).then_some("it has left the communicator")
+                Ok(reports.iter().any(left).then_some("it has left the communicator"))
             }
         }
     }
@@ -196,14 +199,17 @@ impl Hall {
             state.odds = state.odds.take().or(odds);
             let mut witnesses = Vec::new();
             for Guest { stream, hello } in guests {
-                match hello.purpose {
-                    Purpose::Reports => inquiry::answer(&stream, &inquiry::encode(&standings.reports())),
-                    Purpose::Record => witnesses.push(stream),
-                    Purpose::Stage { communicator } => {
+                match (hello.purpose, stream) {
+                    (Purpose::Reports, Ok(stream)) => {
+                        inquiry::answer(&stream, &inquiry::encode(&standings.reports()));
+                    }
+                    (Purpose::Record, Ok(stream)) => witnesses.push(stream),
+                    (Purpose::Stage { communicator }, Ok(stream)) => {
                         let stage = standings.stage(communicator);
                         inquiry::answer(&stream, &inquiry::encode_stage(&stage));
                     }
-                    _ => deliver(&mut state, stream, &hello),
+                    (Purpose::Link { .. }, stream) => deliver(&mut state, stream, &hello),
+                    _ => {}
                 }
             }
             drop(state);
@@ -258,9 +264,13 @@ impl Hall {
     }
 }
 
-fn deliver(State { mailbox, left, .. }: &mut State, stream: Stream, hello: &Hello) {
-    let via = if matches!(stream, Stream::Unix(_)) { Via::Unix } else { Via::Tcp };
-    let Purpose::Link { communicator, channel, .. } = hello.purpose else { return };
+fn deliver(State { mailbox, left, .. }: &mut State, stream: Result<Stream>, hello: &Hello) {
+    let Purpose::Link { communicator, channel, via } = hello.purpose else { return };
+    let via = match &stream {
+        Ok(Stream::Unix(_)) => Via::Unix,
+        Ok(Stream::Tcp(_)) => Via::Tcp,
+        Err(_) => via,
+    };
     if left.contains(&communicator) {
         return;
     }

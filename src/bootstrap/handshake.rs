@@ -63,6 +63,11 @@ impl Purpose {
     pub(super) fn is_link_of(self, of: u64) -> bool {
         matches!(self, Self::Link { communicator, .. } if communicator == of)
     }
+
+    /// Whether the stream is kept; else it ends with an answer.
+    pub(super) fn stays(self) -> bool {
+        !matches!(self, Self::Reports | Self::Record | Self::Stage { .. })
+    }
 }
 
 /// Which kind of stream a link wants; both may exist at once.

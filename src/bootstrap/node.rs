@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use super::Door;
 use super::handshake::VERSION;
 use super::secret::digest;
-use super::stream::{Dialed, dial_unix};
+use super::stream::{Dialed, dial_unix, room_for_another};
 use super::wire::{Reader, Writer};
 use crate::error::{Error, Kind, Result};
 use crate::sys::cgroup::{Cgroup, Killed};
@@ -186,15 +186,26 @@ fn boot() -> [u8; 16] {
 
 /// The lowest rank that lives on the host of `me`: one whose door `me` can reach. Names prove nothing:
 /// containers on one machine may be apart, and two machines may bear one name.
-pub fn find_host(nodes: &[Node], me: usize) -> u32 {
-    let reached = |rank: &usize| {
-        let node = &nodes[*rank];
-        node.process == nodes[me].process
-            || node.shares_loopback(&nodes[me])
-                // A door at which too many knock at once is a door that was found.
-                && matches!(dial_unix(&node.door), Ok(Dialed::Open(_) | Dialed::Busy))
-    };
-    (0..me).find(reached).unwrap_or(me) as u32
+///
+/// # Errors
+/// `System` where this rank can have no socket to try it with.
+pub fn find_host(nodes: &[Node], me: usize) -> Result<u32> {
+    for (rank, node) in nodes[..me].iter().enumerate() {
+        let same_process = node.process == nodes[me].process;
+        if same_process || node.shares_loopback(&nodes[me]) && is_open(&node.door)? {
+            return Ok(rank as u32);
+        }
+    }
+    Ok(me as u32)
+}
+
+fn is_open(door: &str) -> Result<bool> {
+    match dial_unix(door) {
+        // A door at which too many knock at once is a door that was found.
+        Ok(Dialed::Open(_) | Dialed::Busy) => Ok(true),
+        Ok(Dialed::Absent(_)) => Ok(false),
+        Err(_) => room_for_another().map(|()| false),
+    }
 }
 
 #[cfg(test)]

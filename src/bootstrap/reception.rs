@@ -1,11 +1,11 @@
 //! Who knocks is asked who it is: many at once, each for a bounded time, none holding up another.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::handshake::{HELLO, Hello, Refusal, Reply, Waiter};
 use super::inquiry;
@@ -31,6 +31,9 @@ pub(super) struct Reception {
     listeners: Vec<Listener>,
     window: Option<(Listener, Show)>,
     strangers: Vec<Stranger>,
+    /// A descriptor for nothing: where this process may open no more, one at a time is still heard, in its place. Who
+    /// only asks is answered; whose stream would have to be kept is told why it cannot.
+    spare: Option<OwnedFd>,
     /// How long a stranger may take.
     patience: Duration,
     /// When somebody attended last.
@@ -50,7 +53,8 @@ struct Stranger {
 
 /// Somebody who has proved to be a rank.
 pub(super) struct Guest {
-    pub(super) stream: Stream,
+    /// Or why it cannot be kept.
+    pub(super) stream: Result<Stream>,
     pub(super) hello: Hello,
 }
 
@@ -72,6 +76,7 @@ impl Default for Reception {
             listeners: Vec::new(),
             window: None,
             strangers: Vec::new(),
+            spare: None,
             patience: PATIENCE,
             attended: Instant::now(),
             refusals: Vec::new(),
@@ -83,6 +88,19 @@ impl Default for Reception {
 impl Reception {
     pub(super) fn listen(&mut self, listener: Listener) {
         self.listeners.push(listener);
+        self.provide();
+    }
+
+    /// Sees to it that there is a spare descriptor, if one can be had.
+    fn provide(&mut self) {
+        if self.spare.is_none() {
+            self.spare = self.listeners.first().and_then(|any| fcntl_dupfd_cloexec(any, 0).ok());
+        }
+    }
+
+    /// Whether nobody else can be asked before one of those that are has gone.
+    fn is_full(&self) -> bool {
+        self.strangers.len() == PLACES || self.spare.is_none() && !self.strangers.is_empty()
     }
 
     /// Shows that to any process of this user that calls there.
@@ -116,6 +134,7 @@ impl Reception {
         deadline: &Deadline,
     ) -> Result<News> {
         loop {
+            self.provide();
             self.accept()?;
             match self.listen_to_all(secret, judge) {
                 News::Guests(guests) if guests.is_empty() => {}
@@ -143,13 +162,10 @@ impl Reception {
     fn accept(&mut self) -> Result<()> {
         for index in 0..self.listeners.len() {
             while self.make_place() {
-                let stream = match self.listeners[index].accept() {
+                let stream = match admit(&self.listeners[index], &mut self.spare) {
                     Ok(Some(stream)) => stream,
                     Ok(None) => break,
-                    Err(cause) if no_descriptors(&cause) && !self.strangers.is_empty() => {
-                        self.strangers.remove(0);
-                        break;
-                    }
+                    Err(cause) if no_descriptors(&cause) && !self.strangers.is_empty() => break,
                     Err(cause) => return Err(Error::system("accepting a connection", cause)),
                 };
                 let waiter = Waiter::new(random()?, stream.over_network());
@@ -160,10 +176,11 @@ impl Reception {
     }
 
     /// Who calls is told at once, and listens or does not.
-    fn answer_callers(&self) -> Result<()> {
-        let Some((window, show)) = &self.window else { return Ok(()) };
+    fn answer_callers(&mut self) -> Result<()> {
         for _ in 0..CALLERS {
-            match window.accept() {
+            self.provide();
+            let Some((window, show)) = &self.window else { return Ok(()) };
+            match admit(window, &mut self.spare) {
                 Ok(Some(stream)) => inquiry::answer(&stream, &show()),
                 Ok(None) => break,
                 Err(cause) => return Err(Error::system("accepting a connection", cause)),
@@ -175,10 +192,11 @@ impl Reception {
     /// Whether one more may be asked; when all places are taken, whoever dawdles longest loses its own.
     fn make_place(&mut self) -> bool {
         self.strangers.retain(|stranger| stranger.since.elapsed() < self.patience);
-        if self.strangers.len() == PLACES && self.strangers[0].since.elapsed() > PATIENCE_WHEN_FULL {
+        if self.is_full() && self.strangers[0].since.elapsed() > PATIENCE_WHEN_FULL {
             self.strangers.remove(0);
+            self.provide();
         }
-        self.strangers.len() < PLACES
+        !self.is_full()
     }
 
     fn listen_to_all(
@@ -186,13 +204,24 @@ impl Reception {
         secret: &Secret,
         judge: &mut dyn FnMut(&Hello) -> Result<(), Refusal>,
     ) -> News {
-        let mut guests = Vec::new();
+        let (mut guests, mut turned_away) = (Vec::new(), Vec::new());
         let mut odds = None;
+        let short = self.spare.is_none();
+        let mut judge = |hello: &Hello| {
+            judge(hello)?;
+            match short && hello.purpose.stays() {
+                false => Ok(()),
+                true => {
+                    turned_away.push(hello.clone());
+                    Err(Refusal::stranger(format!("rank {} may open no more streams (ulimit -n)", hello.to)))
+                }
+            }
+        };
         for mut stranger in std::mem::take(&mut self.strangers) {
-            match stranger.hear(secret, judge) {
+            match stranger.hear(secret, &mut judge) {
                 Heard::Undecided => self.strangers.push(stranger),
                 Heard::Rank(hello, session) => {
-                    guests.push(Guest { stream: stranger.stream.sealed(session), hello });
+                    guests.push(Guest { stream: Ok(stranger.stream.sealed(session)), hello });
                 }
                 Heard::Nobody(None) => {}
                 Heard::Nobody(Some(Refusal { why, fatal: true, .. })) => odds = Some(why),
@@ -205,6 +234,8 @@ impl Reception {
                 }
             }
         }
+        let kept_out = |hello| Guest { stream: Err(no_more_streams()), hello };
+        guests.extend(turned_away.into_iter().map(kept_out));
         match odds {
             None => News::Guests(guests),
             Some(why) => News::Odds(why, guests),
@@ -213,7 +244,7 @@ impl Reception {
 
     /// Sleeps until something stirs; whether a watched stream was hung up.
     fn sleep(&self, watched: &[BorrowedFd<'_>], deadline: &Deadline) -> Result<bool> {
-        let full = self.strangers.len() == PLACES;
+        let full = self.is_full();
         let patience = if full { PATIENCE_WHEN_FULL } else { self.patience };
         let expiry = self.strangers.first().map(|first| patience.saturating_sub(first.since.elapsed()));
         let expiry = expiry.map(|left| left + Duration::from_millis(1));
@@ -264,6 +295,18 @@ impl Stranger {
             }
         }
     }
+}
+
+/// The next who knocks, if anybody does; where no descriptor is left for it, in the place of the spare one.
+fn admit(listener: &Listener, spare: &mut Option<OwnedFd>) -> io::Result<Option<Stream>> {
+    match listener.accept() {
+        Err(cause) if no_descriptors(&cause) && spare.take().is_some() => listener.accept(),
+        accepted => accepted,
+    }
+}
+
+fn no_more_streams() -> Error {
+    Error::system("keeping a connection", Errno::MFILE)
 }
 
 fn no_descriptors(cause: &io::Error) -> bool {

@@ -58,7 +58,7 @@ impl Roster {
         let cards = bootstrap.all_gather(&Node::here(door).encode())?;
         let mut nodes = decode(&cards)?;
 
-        let host = find_host(&nodes, me);
+        let host = find_host(&nodes, me)?;
         let said = bootstrap.all_gather(&Writer::default().u32(host).done())?;
         let read = |(rank, bytes): (usize, &Vec<u8>)| {
             let host = Reader::new(bytes).u32().filter(|&host| host as usize <= rank);

@@ -80,16 +80,19 @@ impl Hub {
             // Two connections of one rank may arrive in one go: the first of them takes the place.
             let mut taken = here.clone();
             let mut judge = |hello: &Hello| party.welcome(hello, &mut taken);
-            match reception.attend(party.secret, &mut judge, &watched, &party.patrol())? {
+            let news = reception.attend(party.secret, &mut judge, &watched, &party.patrol());
+            match news.map_err(|error| tell(spokes.iter().flatten(), error))? {
                 News::Guests(guests) => {
                     for guest in guests {
                         let here: Vec<bool> = spokes.iter().map(Option::is_some).collect();
                         let place = party.place_of(&guest.hello, &here).expect("it was welcome");
-                        spokes[place] = Some(guest.stream);
+                        let stream = guest.stream.map_err(|error| tell(spokes.iter().flatten(), error));
+                        spokes[place] = Some(stream?);
                     }
                 }
                 News::Odds(why, guests) => {
-                    let all = spokes.iter().flatten().chain(guests.iter().map(|guest| &guest.stream));
+                    let guests = guests.iter().filter_map(|guest| guest.stream.as_ref().ok());
+                    let all = spokes.iter().flatten().chain(guests);
                     return Err(tell(all, Error::new(Kind::Refused, why)));
                 }
                 News::Late if !party.deadline.passed() => {
@@ -472,7 +475,9 @@ fn patrol(deadline: &Deadline) -> Deadline {
 
 /// Lets every spoke know why the meeting failed.
 fn tell<'a>(spokes: impl IntoIterator<Item = &'a Stream>, error: Error) -> Error {
-    let reason = printable(error.to_string().as_bytes());
+    // What the system refused it refused here.
+    let here = if error.kind() == Kind::System { "rank 0: " } else { "" };
+    let reason = printable(format!("{here}{error}").as_bytes());
     let code = KINDS.iter().position(|&kind| kind == error.kind()).unwrap_or(0);
     let words = Writer::default().u32(FAILED).u8(code as u8).text(&reason).done();
     for spoke in spokes {

@@ -167,8 +167,7 @@ impl Listener {
     /// Listens at an abstract UNIX socket: a name that no file bears and that ends with its holder.
     pub(super) fn unix(name: &str) -> io::Result<Self> {
         let address = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let socket = unix_socket()?;
         bind(&socket, &address)?;
         listen(&socket, BACKLOG)?;
         Ok(Self::Unix(socket.into()))
@@ -260,12 +259,21 @@ pub(super) enum Dialed {
     Busy,
 }
 
+fn unix_socket() -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+}
+
+/// Fails where this process can have no other socket: whom it does not reach then may well be there.
+pub(super) fn room_for_another() -> Result<()> {
+    unix_socket().map(drop).map_err(|cause| Error::system("opening a socket", cause))
+}
+
 /// Connects to an abstract UNIX socket, whose holder must be this user.
 pub(super) fn dial_unix(name: &str) -> Result<Dialed> {
     let failed = |cause: Errno| Error::system(format!("connecting to the UNIX socket @{name}"), cause);
     let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).map_err(failed)?;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed)?;
+    let socket = unix_socket().map_err(failed)?;
     match connect(&socket, &address) {
         Ok(()) => {}
         Err(Errno::AGAIN) => return Ok(Dialed::Busy),
@@ -286,7 +294,7 @@ pub(super) fn dial_tcp(address: SocketAddr, allowed: Duration) -> Result<Dialed>
     }
     let stream = match TcpStream::connect_timeout(&address, allowed) {
         Ok(stream) => stream,
-        Err(cause) => return Ok(Dialed::Absent(cause)),
+        Err(cause) => return room_for_another().map(|()| Dialed::Absent(cause)),
     };
     let prepared = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
     prepared.map_err(|cause| Error::system(format!("preparing a connection to {address}"), cause))?;

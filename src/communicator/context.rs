@@ -1,5 +1,6 @@
 //! What the communicators of one rank share: where the others are, and how to reach them.
 
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
@@ -91,7 +92,7 @@ impl Context {
             roster.rails = 1;
         }
         // A process of one thread joins at once; later the kernel waits 10 ms for all cores.
-        os::join_barriers();
+        let _ = os::join_barriers();
         let folder = config.record.clone();
         let scribe = Scribe { rank: me as u32, size: size as u32, job: config.job.clone(), folder };
         let standings = Arc::new(Standings::new(scribe));
@@ -244,7 +245,7 @@ impl Context {
     }
 
     /// Why a rank of the job will not call on a communicator any more, if so.
-    pub(super) fn has_left(&self, rank: u32, communicator: u64) -> Option<&'static str> {
+    pub(super) fn has_left(&self, rank: u32, communicator: u64) -> Result<Option<&'static str>> {
         self.door.has_left(rank as usize, &self.roster.nodes[rank as usize], communicator)
     }
 
@@ -450,7 +451,7 @@ impl Communicator {
             match joined {
                 // The job is as it was, without those whom it missed, and may grow once more.
                 Err(error) if config.way == Way::Newcomer && may_pass(&error) && !deadline.passed() => {}
-                joined => return joined,
+                joined => return joined.inspect(|joined| confess(&format!("rank {}", joined.rank()))),
             }
         }
     }
@@ -483,8 +484,12 @@ impl Communicator {
         std::thread::scope(|scope| {
             let ranks = bootstrap::Local::all(size, Deadline::after(config.deadline)).into_iter();
             let ranks: Vec<_> = ranks.map(|rank| scope.spawn(|| join(rank))).collect();
-            ranks.into_iter().map(|rank| rank.join().expect("joining does not panic")).collect()
+            ranks
+                .into_iter()
+                .map(|rank| rank.join().expect("joining does not panic"))
+                .collect::<Result<Vec<_>>>()
         })
+        .inspect(|_| confess("every rank of this process"))
     }
 
     fn over(
@@ -495,6 +500,16 @@ impl Communicator {
         let context = Context::join(bootstrap, config, transports)?;
         let group = context.everybody();
         Self::new(Arc::new(context), group, Settings::of(config)?)
+    }
+}
+
+/// Says on stderr what these ranks do without, at the price of speed: once, since a process joins a job once.
+fn confess(who: &str) {
+    if let Err(cause) = os::join_barriers() {
+        let why = Error::system("membarrier", cause);
+        // Where it cannot be said, it is so all the same.
+        let _ =
+            writeln!(io::stderr(), "kolo: {who} sleeps 1 ms at a time instead of until it is woken: {why}");
     }
 }
 

@@ -109,7 +109,9 @@ impl Core {
         let tenancy =
             Tenancy { patience: context.patience(), neighbours, home, overflow: context.overflow() };
         let vigil = context.vigil(&group);
-        let engine = Engine::new(Bell::new()?, context.slot(), tenancy, abort, vigil);
+        // Peers that have theirs must not wait for this rank.
+        let bell = Bell::new().inspect_err(|_| vigil.fail(None))?;
+        let engine = Engine::new(bell, context.slot(), tenancy, abort, vigil);
         let choice = Choice::default();
         Ok(Self {
             context,
@@ -341,8 +343,21 @@ impl Core {
         self.fail_as(error, &signature)
     }
 
+    /// The same, in a call that cannot even begin.
+    #[cold]
+    pub(super) fn refuse(&mut self, ask: &Ask, error: Error) -> Error {
+        if self.failed.is_some() {
+            return error;
+        }
+        let Ok(algorithm) = self.algorithm(&ask.errand) else { return error };
+        let number = ask.errand.number(self.sequence + ask.errand.counts_as());
+        let signature = ask.errand.signature(self.group.id, number, algorithm);
+        self.fail_as(error, &signature)
+    }
+
     fn fail_as(&mut self, error: Error, signature: &Signature) -> Error {
-        self.engine.fail(error.peer());
+        // What this rank's system refuses is not the fault of the peer with whom it was wanted.
+        self.engine.fail(error.peer().filter(|_| error.kind() != Kind::System));
         let error = self.engine.blame(error, signature);
         let error = self.engine.record(error.at(self.group.rank).during(signature.short()));
         self.failed = Some(error.clone());

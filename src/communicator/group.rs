@@ -30,7 +30,8 @@ impl Communicator {
         ranks.sort_by_key(|&rank| (all[2 * rank + 1], rank));
         let core = self.core();
         let (id, settings) = (core.child_id(mine[0]), core.settings().clone());
-        Self::new(self.context.clone(), self.group.part(id, &ranks), settings).map(Some)
+        let part = Self::new(self.context.clone(), self.group.part(id, &ranks), settings);
+        part.map(Some).map_err(|error| error.at(self.rank()).during("split"))
     }
 
     /// A communicator of the same ranks, with links of its own: its calls and this one's do not wait for

@@ -82,10 +82,11 @@ impl Communicator {
         let gate = gate.and_then(Result::ok).ok_or(place);
 
         let (number, communicator) = (self.core().child_id(ATTEMPT), self.group.id);
-        let may_come = |member: usize| match self.context.has_left(self.group.members[member], communicator) {
-            None => Ok(()),
-            Some(why) => Err(Error::new(Kind::PeerLost, format!("rank {member} does not come: {why}"))),
-        };
+        let may_come =
+            |member: usize| match self.context.has_left(self.group.members[member], communicator)? {
+                None => Ok(()),
+                Some(why) => Err(Error::new(Kind::PeerLost, format!("rank {member} does not come: {why}"))),
+            };
         let goes_on = || match self.abort.load(Ordering::Relaxed) {
             true => Err(aborted()),
             false => Ok(()),

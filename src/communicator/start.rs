@@ -187,6 +187,10 @@ impl Communicator {
 
     pub(super) fn start<R: Held>(&mut self, ask: Ask, held: R) -> Result<Work<R>> {
         let (task, work) = task(ask, held);
+        if let Err(error) = self.context.progress() {
+            // Peers must not wait for a call that has not begun here.
+            return Err(self.core().refuse(&task.ask, error));
+        }
         self.queue.push(&mut self.core, task, self.context.progress()?);
         Ok(work)
     }

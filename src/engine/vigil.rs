@@ -120,9 +120,10 @@ impl Vigil {
     }
 
     /// The communicator fails in a call because of that rank of it.
-    pub(super) fn fail(&self, peer: Option<usize>) {
-        self.door.leave(self.id);
+    pub fn fail(&self, peer: Option<usize>) {
+        // Who finds that this rank has left may ask at once why.
         self.standing.fail(peer.and_then(|peer| self.members.get(peer).copied()));
+        self.door.leave(self.id);
     }
 
     /// Why a peer has left the communicator, and the rank of it that is to blame, where that is another one.
@@ -258,7 +259,8 @@ fn stands(vigil: &Vigil, call: [u64; 4], reports: &[Report]) -> (String, Next) {
         return (phrase, Next::Rank(other, theirs));
     }
     if failed.is_some() {
-        return (format!("has failed in its call #{begun}"), Next::Nobody);
+        let when = if begun == 0 { "before its first call".into() } else { format!("in its call #{begun}") };
+        return (format!("has failed {when}"), Next::Nobody);
     }
     if sequence != 0 && begun >= sequence {
         let done = here.is_some_and(|report| report.done >= sequence);

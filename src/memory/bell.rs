@@ -176,7 +176,7 @@ impl std::fmt::Debug for Ringer {
 
 /// Has this process take part in the barriers of the page's owner, or tells the owner that it cannot.
 fn join(page: &Page) {
-    if !os::join_barriers() {
+    if os::join_barriers().is_err() {
         page.outsider.store(1, Ordering::Relaxed);
     }
 }

@@ -147,9 +147,9 @@ fn timespec(timeout: Option<Duration>) -> Option<Timespec> {
     timeout.and_then(|timeout| timeout.try_into().ok())
 }
 
-/// Asks that this process' threads take part in every [`barrier`]; false where the kernel cannot.
-pub(crate) fn join_barriers() -> bool {
-    rustix::thread::membarrier(MembarrierCommand::RegisterGlobalExpedited).is_ok()
+/// Asks that this process' threads take part in every [`barrier`]; once more is no harm.
+pub(crate) fn join_barriers() -> io::Result<()> {
+    Ok(rustix::thread::membarrier(MembarrierCommand::RegisterGlobalExpedited)?)
 }
 
 /// Has every running thread of every process that joined execute a full memory barrier before it returns;
@@ -218,7 +218,8 @@ pub(crate) fn receive_with(stream: &UnixStream, bytes: &mut [u8]) -> io::Result<
             }
         }
         if got.flags.contains(ReturnFlags::CTRUNC) {
-            return Err(io::Error::other("descriptors were lost: too many, or none left to this process"));
+            // A peer sends no more than there is room for.
+            return Err(rustix::io::Errno::MFILE.into());
         }
         if got.bytes == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());

@@ -18,7 +18,7 @@ pub(super) const HELLO: [u64; 3] =
 pub(in crate::transport) fn send_hello(stream: &UnixStream, fds: &[BorrowedFd<'_>]) -> Result<()> {
     os::send_with(stream, HELLO.map(u64::to_ne_bytes).as_flattened(), fds).map_err(|cause| {
         match cause.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => gone(),
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => hung_up(),
             _ => Error::system("cannot hand shared memory to a peer (sendmsg)", cause),
         }
     })
@@ -49,7 +49,7 @@ pub(in crate::transport) fn receive_descriptors(
         .and_then(|()| os::receive_with(stream, hello.as_flattened_mut()))
         .map_err(|cause| match cause.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => late(),
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => gone(),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => hung_up(),
             _ => Error::system("cannot receive a peer's shared memory (recvmsg)", cause),
         })?;
     let hello = hello.map(u64::from_ne_bytes);
@@ -63,6 +63,10 @@ pub(in crate::transport) fn receive_descriptors(
 
 fn late() -> Error {
     Error::new(Kind::Deadline, "it did not set up shared memory in time")
+}
+
+fn hung_up() -> Error {
+    Error::new(Kind::PeerLost, "it hung up before they shared memory: it has left, or its process is gone")
 }
 
 pub(super) fn gone() -> Error {
