@@ -115,7 +115,7 @@ fn errno(cause: &dyn Any) -> Option<Errno> {
 /// What to do about a refusal whose reason lies outside of kolo.
 fn advice(errno: Errno) -> &'static str {
     match errno {
-        Errno::MFILE => "; raise how many a process may open (ulimit -n)",
+        Errno::MFILE | Errno::TOOMANYREFS => "; raise how many a process may open (ulimit -n)",
         Errno::NFILE => "; raise how many a host may open (sysctl fs.file-max)",
         Errno::PERM | Errno::NOSYS => {
             "; where a sandbox or container filters system calls (seccomp), let it allow this one"

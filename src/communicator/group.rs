@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::health::Deadline;
 use crate::memory::{Allocation, Buffer, Part, Region};
 
-/// What a rank that joins none of the new communicators says as its colour.
+/// What a rank that joins none of the new communicators says as its colour, and one that finds no fault.
 const NONE: u64 = u64::MAX;
 
 /// What an allocation's number is made of, in place of a colour.
@@ -61,20 +61,35 @@ impl Communicator {
         };
         let (group, size) = self.sharers(bytes);
         let own = if group.is_none() { Buffer::zeroed(count) } else { None };
-        let made = match &group {
-            Some(group) if group.rank == 0 => size.and_then(|size| Region::create("kolo-memory", size).ok()),
+        let made = match (&group, size) {
+            (Some(group), Some(size)) if group.rank == 0 => Some(Region::create("kolo-memory", size)),
             _ => None,
         };
+        let (made, refused) = made.transpose().map_or_else(|why| (None, Some(why)), |made| (made, None));
         let waits = group.as_ref().is_some_and(|group| group.rank > 0);
-        self.agree_to_alloc::<T>(count, waits || own.is_some() || made.is_some())?;
+        let (me, done) = (self.group.rank, waits || own.is_some() || made.is_some());
+        let fault = (!done).then_some(me);
+        let agreed = self.agree_to_alloc::<T>(count, fault);
+        // The others know only that this rank has none.
+        let why = |error: Error| match refused {
+            Some(why) if error.kind() == Kind::System => why.at(me).during("alloc"),
+            _ => error,
+        };
+        agreed.map_err(why)?;
         let Some((group, size)) = group.zip(size) else {
-            self.agree_to_alloc::<T>(count, own.is_some())?;
+            let fault = own.is_none().then_some(me);
+            self.agree_to_alloc::<T>(count, fault)?;
             return Ok(own.expect("every rank has it, this one too"));
         };
         let part = self.map_together(&group, made, bytes, size);
         // Nobody may lend from it before all have mapped it.
-        let agreed = self.agree_to_alloc::<T>(count, part.is_ok());
-        let part = part?;
+        let fault = part.as_ref().err().map(|error| match error.peer() {
+            // That one's system, as this rank was told.
+            Some(peer) if error.kind() != Kind::System => self.place_of(group.members[peer]),
+            _ => me,
+        });
+        let agreed = self.agree_to_alloc::<T>(count, fault);
+        let part = part.map_err(|error| error.at(me).during("alloc"))?;
         agreed?;
         self.context.allocations().add(part.allocation());
         Ok(Buffer::of_part(part, count))
@@ -107,9 +122,14 @@ impl Communicator {
         Ok(Allocation::map(group.id, region, group.members.clone(), group.rank, bytes))
     }
 
-    /// Compares what all ranks ask for, and whether all have it.
-    fn agree_to_alloc<T: Element>(&mut self, count: usize, done: bool) -> Result<()> {
-        let mine = [count as u64, u64::from(done)];
+    /// A rank of the job, as this communicator numbers it.
+    fn place_of(&self, member: u32) -> usize {
+        self.group.members.iter().position(|other| *other == member).unwrap_or(self.group.rank)
+    }
+
+    /// Compares what all ranks ask for, and whether all have it, or because of whom one has not.
+    fn agree_to_alloc<T: Element>(&mut self, count: usize, fault: Option<usize>) -> Result<()> {
+        let mine = [count as u64, fault.map_or(NONE, |rank| rank as u64)];
         let mut all = vec![0; 2 * self.size()];
         self.all_gather(&mine, &mut all)?;
         for (rank, theirs) in all.chunks(2).enumerate() {
@@ -118,8 +138,8 @@ impl Communicator {
                     format!("alloc: this rank asks for {count} elements, rank {rank} for {}", theirs[0]);
                 return Err(Error::new(Kind::Mismatch, text).at(self.rank()).with(rank));
             }
-            if theirs[1] == 0 {
-                let text = format!("alloc: no memory for {count} x {} on rank {rank}", T::DTYPE);
+            if theirs[1] != NONE {
+                let text = format!("alloc: no memory for {count} x {} on rank {}", T::DTYPE, theirs[1]);
                 return Err(Error::new(Kind::System, text).at(self.rank()));
             }
         }

@@ -96,6 +96,13 @@ fn when_links_open() {
 }
 
 #[test]
+fn when_memory_is_to_be_shared() {
+    for who in [0, 1] {
+        assert!(until_enough("shm", who, "alloc", 2) > 0);
+    }
+}
+
+#[test]
 fn at_a_split() {
     for (transport, who) in [("shm", 1), ("tcp", 2)] {
         assert!(until_enough(transport, who, "split", 1) > 1);

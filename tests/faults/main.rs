@@ -47,6 +47,7 @@ fn live(trouble: &Trouble, held: &mut Vec<Communicator>) -> Result<()> {
     held.push(Communicator::from_env()?);
     trouble.strike("links")?;
     sums(&mut held[0])?;
+    trouble.strike("alloc")?;
     let mut shared = held[0].alloc::<u64>(COUNTS[2])?;
     sum(&mut held[0], &mut shared)?;
     trouble.strike("split")?;
