@@ -21,6 +21,8 @@ const PLACES: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may take while others wait for its place.
 const PATIENCE_WHEN_FULL: Duration = Duration::from_millis(200);
+/// How many descriptors are kept for those who knock when no more can be had.
+const SPARES: usize = 2;
 /// How many are shown something before somebody else's turn comes.
 const CALLERS: usize = 16;
 /// How many refusals are remembered, for the error that says who is missing.
@@ -31,9 +33,9 @@ pub(super) struct Reception {
     listeners: Vec<Listener>,
     window: Option<(Listener, Show)>,
     strangers: Vec<Stranger>,
-    /// A descriptor for nothing: where this process may open no more, one at a time is still heard, in its place. Who
+    /// Descriptors for nothing: where this process may open no more, who knocks is still heard, in their places. Who
     /// only asks is answered; whose stream would have to be kept is told why it cannot.
-    spare: Option<OwnedFd>,
+    spares: Vec<OwnedFd>,
     /// How long a stranger may take.
     patience: Duration,
     /// When somebody attended last.
@@ -76,7 +78,7 @@ impl Default for Reception {
             listeners: Vec::new(),
             window: None,
             strangers: Vec::new(),
-            spare: None,
+            spares: Vec::new(),
             patience: PATIENCE,
             attended: Instant::now(),
             refusals: Vec::new(),
@@ -91,16 +93,19 @@ impl Reception {
         self.provide();
     }
 
-    /// Sees to it that there is a spare descriptor, if one can be had.
+    /// Sees to it that there are spare descriptors, as far as they can be had.
     fn provide(&mut self) {
-        if self.spare.is_none() {
-            self.spare = self.listeners.first().and_then(|any| fcntl_dupfd_cloexec(any, 0).ok());
+        let Some(any) = self.listeners.first() else { return };
+        while self.spares.len() < SPARES
+            && let Ok(spare) = fcntl_dupfd_cloexec(any, 0)
+        {
+            self.spares.push(spare);
         }
     }
 
     /// Whether nobody else can be asked before one of those that are has gone.
     fn is_full(&self) -> bool {
-        self.strangers.len() == PLACES || self.spare.is_none() && !self.strangers.is_empty()
+        self.strangers.len() == PLACES || self.spares.is_empty() && !self.strangers.is_empty()
     }
 
     /// Shows that to any process of this user that calls there.
@@ -162,7 +167,7 @@ impl Reception {
     fn accept(&mut self) -> Result<()> {
         for index in 0..self.listeners.len() {
             while self.make_place() {
-                let stream = match admit(&self.listeners[index], &mut self.spare) {
+                let stream = match admit(&self.listeners[index], &mut self.spares) {
                     Ok(Some(stream)) => stream,
                     Ok(None) => break,
                     Err(cause) if no_descriptors(&cause) && !self.strangers.is_empty() => break,
@@ -180,7 +185,7 @@ impl Reception {
         for _ in 0..CALLERS {
             self.provide();
             let Some((window, show)) = &self.window else { return Ok(()) };
-            match admit(window, &mut self.spare) {
+            match admit(window, &mut self.spares) {
                 Ok(Some(stream)) => inquiry::answer(&stream, &show()),
                 Ok(None) => break,
                 Err(cause) => return Err(Error::system("accepting a connection", cause)),
@@ -206,7 +211,7 @@ impl Reception {
     ) -> News {
         let (mut guests, mut turned_away) = (Vec::new(), Vec::new());
         let mut odds = None;
-        let short = self.spare.is_none();
+        let short = self.spares.len() < SPARES;
         let mut judge = |hello: &Hello| {
             judge(hello)?;
             match short && hello.purpose.stays() {
@@ -297,10 +302,23 @@ impl Stranger {
     }
 }
 
-/// The next who knocks, if anybody does; where no descriptor is left for it, in the place of the spare one.
-fn admit(listener: &Listener, spare: &mut Option<OwnedFd>) -> io::Result<Option<Stream>> {
+/// The next who knocks, if anybody does; where no descriptor is left for it, in the place of a spare one.
+fn admit(listener: &Listener, spares: &mut Vec<OwnedFd>) -> io::Result<Option<Stream>> {
     match listener.accept() {
-        Err(cause) if no_descriptors(&cause) && spare.take().is_some() => listener.accept(),
+        Err(cause) if no_descriptors(&cause) => {
+            // The kernel wants room before it looks whether anybody is there.
+            if wait(&mut [PollFd::new(listener, PollFlags::IN)], Some(Duration::ZERO)).is_err() {
+                return Ok(None);
+            }
+            match spares.pop() {
+                // Another thread may be faster: hence more than one.
+                Some(spare) => {
+                    drop(spare);
+                    listener.accept()
+                }
+                None => Err(cause),
+            }
+        }
         accepted => accepted,
     }
 }

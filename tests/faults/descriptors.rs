@@ -58,7 +58,7 @@ fn until_enough(transport: &str, who: usize, when: &str, step: usize) -> usize {
         let trouble = format!("{when} descriptors {count}");
         // Who never came, or cannot even hear who knocks, is missed at the deadline.
         let absent = when == "start" && count < if who == 0 { RANKS + 1 } else { 1 };
-        let deadline = if absent { "1" } else { "60" };
+        let deadline = if absent { "1" } else { "15" };
         let job = Job { transport, deadline, who: &who.to_string(), trouble: &trouble, environment: &[] };
         let fates = job.run();
         if fates.iter().all(Fate::is_well) {

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ const AS_RANK: [&str; 5] = ["rank", "--exact", "--ignored", "--nocapture", "--qu
 pub(crate) const RANKS: usize = 4;
 /// No rank may take so long, whatever its deadline.
 const PATIENCE: Duration = Duration::from_secs(25);
+
+/// How many jobs there were: each meets somewhere else.
+static JOBS: AtomicUsize = AtomicUsize::new(0);
 
 /// A job.
 #[derive(Clone, Copy)]
@@ -49,7 +53,8 @@ impl Job<'_> {
     pub(crate) fn run(&self) -> Vec<Fate> {
         let Self { transport, who, trouble, .. } = *self;
         let what = format!("{who} {trouble} over {transport}");
-        let place = format!("@kolo-faults-{}-{}", std::process::id(), what.replace([' ', '/'], "-"));
+        let number = JOBS.fetch_add(1, Ordering::Relaxed);
+        let place = format!("@kolo-faults-{}-{number}", std::process::id());
         let mut ranks: Vec<Rank> = (0..RANKS).map(|rank| self.process(&place, rank)).collect();
         let pids: Vec<Pid> = ranks.iter().map(|rank| Pid::from_child(&rank.child)).collect();
         let (done, hung) = channel::<()>();
@@ -73,7 +78,7 @@ impl Job<'_> {
             fates
         });
         let left = std::fs::read_to_string("/proc/net/unix").expect("Linux tells");
-        assert!(!left.contains(&place), "{what}: its meeting place is left behind");
+        assert!(!left.lines().any(|line| line.ends_with(&place)), "{what}: its meeting place is left behind");
         fates
     }
 
