@@ -10,7 +10,7 @@ mod job;
 mod memory;
 mod refusals;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -36,7 +36,7 @@ fn rank() {
     wait_for_a_word();
     drop((held, trouble.fillers.take()));
     descriptors::allow_all();
-    let files = if trouble.is("folders") { folders::strays() } else { 0 };
+    let files = if trouble.covered.get() { folders::strays() } else { 0 };
     say(&format!("left {}", descriptors::left(before) + files));
 }
 
@@ -79,26 +79,25 @@ fn sum(ranks: &mut Communicator, data: &mut [u64]) -> Result<()> {
 }
 
 /// What happens to this rank, when, and how: `links descriptors 3`.
+#[derive(Default)]
 struct Trouble {
     own: Option<(String, String, String)>,
     /// Descriptors for nothing.
     fillers: RefCell<Vec<OwnedFd>>,
+    /// Whether it has folders of its own.
+    covered: Cell<bool>,
 }
 
 impl Trouble {
     fn own() -> Self {
         let (who, rank) = (std::env::var(WHO).unwrap_or_default(), std::env::var("KOLO_RANK"));
         if who != "all" && Ok(who) != rank {
-            return Self { own: None, fillers: RefCell::default() };
+            return Self::default();
         }
         let text = std::env::var(TROUBLE).expect("a test says what happens");
         let mut words = text.splitn(3, ' ').map(str::to_owned);
         let mut word = || words.next().expect("when, what and how");
-        Self { own: Some((word(), word(), word())), fillers: RefCell::default() }
-    }
-
-    fn is(&self, what: &str) -> bool {
-        self.own.as_ref().is_some_and(|(_, own, _)| own == what)
+        Self { own: Some((word(), word(), word())), ..Self::default() }
     }
 
     /// Lets it happen, if this is when.
@@ -115,7 +114,7 @@ impl Trouble {
         match what.as_str() {
             "descriptors" => _ = self.fillers.replace(descriptors::leave(how.parse().expect("a number"))),
             "refusal" => refusals::refuse(how),
-            "folders" => folders::cover(how)?,
+            "folders" => self.covered.set(folders::cover(how).map(|()| true)?),
             "memory" => memory::take(how),
             other => panic!("{other}: no such trouble"),
         }
