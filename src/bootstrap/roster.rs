@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
 use super::handshake::printable;
+use super::stream::room_for_another;
 use super::wire::{Reader, Writer};
 use super::{Bootstrap, Door, Interfaces, Node, find_host, rails};
 use crate::error::{Error, Kind, Result};
@@ -55,6 +56,8 @@ impl Roster {
         offer: impl Fn(&[SocketAddr]) -> String,
     ) -> Result<Self> {
         let me = bootstrap.rank();
+        // A card is read from files: without them it would say that this rank is on a host of its own.
+        room_for_another()?;
         let cards = bootstrap.all_gather(&Node::here(door).encode())?;
         let mut nodes = decode(&cards)?;
 

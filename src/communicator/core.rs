@@ -350,8 +350,10 @@ impl Core {
             return error;
         }
         let Ok(algorithm) = self.algorithm(&ask.errand) else { return error };
-        let number = ask.errand.number(self.sequence + ask.errand.counts_as());
-        let signature = ask.errand.signature(self.group.id, number, algorithm);
+        let sequence = self.sequence + ask.errand.counts_as();
+        let signature = ask.errand.signature(self.group.id, ask.errand.number(sequence), algorithm);
+        let (from, to) = (ask.errand.peers.1, ask.errand.peers.0);
+        self.engine.standing().begin(sequence, &signature.tag().body, Peers::new(from, to));
         self.fail_as(error, &signature)
     }
 

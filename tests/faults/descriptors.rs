@@ -57,7 +57,7 @@ fn until_enough(transport: &str, who: usize, when: &str, step: usize) -> usize {
     for count in (0..PLENTY).step_by(step) {
         let trouble = format!("{when} descriptors {count}");
         // Who never came, or cannot even hear who knocks, is missed at the deadline.
-        let absent = when == "start" && count < if who == 0 { RANKS + 1 } else { 1 };
+        let absent = when == "start" && count < if who == 0 { RANKS + 2 } else { 1 };
         let deadline = if absent { "1" } else { "15" };
         let job = Job { transport, deadline, who: &who.to_string(), trouble: &trouble, environment: &[] };
         let fates = job.run();
