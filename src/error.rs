@@ -40,12 +40,20 @@ struct Inner {
     rank: Option<usize>,
     peer: Option<usize>,
     call: Option<String>,
+    calls: Option<[[u64; 4]; 2]>,
 }
 
 impl Error {
     /// A failure of the given kind; `message` says what is wrong and what to try.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), rank: None, peer: None, call: None }))
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            rank: None,
+            peer: None,
+            call: None,
+            calls: None,
+        }))
     }
 
     /// A rule of the call was broken by this rank's own caller.
@@ -94,6 +102,18 @@ impl Error {
     pub fn during(mut self, call: impl fmt::Display) -> Self {
         self.0.call.get_or_insert_with(|| call.to_string());
         self
+    }
+
+    /// Two calls that should have been alike, as they travel: the reporting rank's own, and that of the rank that it
+    /// failed with.
+    pub(crate) fn between(mut self, calls: [[u64; 4]; 2]) -> Self {
+        self.0.calls = Some(calls);
+        self
+    }
+
+    /// See [`Error::between`].
+    pub(crate) fn calls(&self) -> Option<[[u64; 4]; 2]> {
+        self.0.calls
     }
 
     /// What kind of failure this is.

@@ -115,6 +115,36 @@ fn everything_that_must_agree_is_compared() {
     assert_mismatch(clash(message, message), ["5 x u8", "6 x u8"]);
 }
 
+/// One that only sends has sent elsewhere and gone on to its next call: it waits there for the rank that waits for it, and
+/// neither has anything that could be compared. Who received what was sent tells both.
+#[test]
+fn two_that_wait_for_each_other_in_different_calls_hear_it_from_a_third() {
+    for transport in ["local", "shm", "tcp"] {
+        ranks_over(transport, 4, |communicator| {
+            communicator.set_deadline(Some(Duration::from_secs(60)));
+            communicator.set_algorithm(CollectiveKind::Gather, Some("direct")).unwrap();
+            communicator.set_algorithm(CollectiveKind::Barrier, Some("direct")).unwrap();
+            let rank = communicator.rank();
+            let gather = |communicator: &mut Communicator, root: usize| {
+                let mut all = vec![0u8; if rank == root { 4 } else { 0 }];
+                communicator.gather(&[1], &mut all, root)
+            };
+            for root in [0, 2] {
+                gather(communicator, root).unwrap();
+            }
+            communicator.barrier().unwrap();
+            let begun = Instant::now();
+            let outcome = gather(communicator, if rank == 3 { 0 } else { 2 });
+            assert_eq!(outcome.is_err(), rank == 2, "{outcome:?}");
+            let error = communicator.barrier().unwrap_err();
+            assert!(error.kind() == Kind::Mismatch && error.to_string().contains(", root "), "{error:?}");
+            assert!(begun.elapsed() < Duration::from_secs(20), "{error}");
+            // Nobody ends before all were told.
+            std::thread::sleep(Duration::from_secs(2));
+        });
+    }
+}
+
 #[test]
 fn a_late_rank_is_named() {
     ranks(3, |communicator| {

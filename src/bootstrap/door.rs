@@ -177,8 +177,7 @@ impl Door {
     /// # Errors
     /// `System` where this rank can open no socket to ask it.
     pub fn has_left(&self, peer: usize, node: &Node, communicator: u64) -> Result<Option<&'static str>> {
-        let purpose = Purpose::Link { communicator, channel: 0, via: Via::Unix };
-        self.hall.is_gone(Appointment { peer, purpose }, node)
+        self.hall.is_gone(peer, node, communicator)
     }
 
     /// Has a peer write down what it did last, if it is to write that anywhere.
@@ -369,6 +368,18 @@ mod tests {
             doors[1].leave(7);
             assert!(stream.read(&mut [0], &Deadline::after(Some(LONG))).is_err());
         }
+    }
+
+    #[test]
+    fn who_waits_for_one_that_let_go_of_the_communicator_is_told() {
+        let (doors, nodes) = doors(2);
+        std::thread::scope(|scope| {
+            let higher = scope.spawn(|| keep(&doors[1], &nodes, 0, LINK).err().unwrap());
+            doors[0].leave(7);
+            let error = higher.join().unwrap();
+            assert_eq!(error.kind(), Kind::PeerLost);
+            assert!(error.to_string().contains("has left the communicator"), "{error}");
+        });
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::stream::{Stream, room_for_another};
 use super::{Node, inquiry};
 use crate::config::Place;
 use crate::error::{Error, Kind, Result};
-use crate::health::{Deadline, Report, Standings};
+use crate::health::{Deadline, Standings};
 use crate::topology::rail;
 
 /// How many streams may wait to be fetched.
@@ -108,7 +108,12 @@ impl Hall {
             if slept.timed_out() && !state.mailbox.contains_key(&appointment) {
                 drop(state);
                 pause = PROBE.min(2 * pause);
-                let gone = self.is_gone(appointment, node)?;
+                let gone = match appointment.purpose {
+                    Purpose::Link { communicator, .. } => {
+                        self.is_gone(appointment.peer, node, communicator)?
+                    }
+                    _ => None,
+                };
                 if gone.is_some() {
                     self.catch_up();
                 }
@@ -120,24 +125,21 @@ impl Hall {
         }
     }
 
-    /// Why a peer will not come any more, if so.
+    /// Why a peer will not come to a communicator's links any more, if so.
     ///
     /// # Errors
     /// `System` where this rank can open no socket to ask it, nor have another one come.
     pub(super) fn is_gone(
         &self,
-        Appointment { peer, purpose }: Appointment,
+        peer: usize,
         node: &Node,
+        communicator: u64,
     ) -> Result<Option<&'static str>> {
-        match self.ask(peer, node, Purpose::Reports, &Deadline::after(Some(PROBE / 10))) {
+        match self.ask(peer, node, Purpose::Left { communicator }, &Deadline::after(Some(PROBE / 10))) {
             Err(error) if error.kind() == Kind::PeerLost => Ok(Some("it ended before it connected")),
             Err(_) => room_for_another().map(|()| None),
-            Ok(answer) => {
-                let reports = inquiry::decode(&answer).unwrap_or_default();
-                let left =
-                    |report: &Report| report.failed.is_some() && purpose.is_link_of(report.communicator);
-                Ok(reports.iter().any(left).then_some("it has left the communicator"))
-            }
+            Ok(answer) if answer == [1] => Ok(Some("it has left the communicator")),
+            Ok(_) => Ok(None),
         }
     }
 
@@ -204,6 +206,9 @@ impl Hall {
                         inquiry::answer(&stream, &inquiry::encode(&standings.reports()));
                     }
                     (Purpose::Record, Ok(stream)) => witnesses.push(stream),
+                    (Purpose::Left { communicator }, Ok(stream)) => {
+                        inquiry::answer(&stream, &[state.left.contains(&communicator).into()]);
+                    }
                     (Purpose::Stage { communicator }, Ok(stream)) => {
                         let stage = standings.stage(communicator);
                         inquiry::answer(&stream, &inquiry::encode_stage(&stage));
@@ -245,7 +250,9 @@ impl Hall {
         let (from, to) = (hello.from as usize, hello.to as usize);
         let expected = match hello.purpose {
             Purpose::Link { .. } => from < to,
-            Purpose::Reports | Purpose::Record | Purpose::Stage { .. } => from < self.size,
+            Purpose::Reports | Purpose::Record | Purpose::Left { .. } | Purpose::Stage { .. } => {
+                from < self.size
+            }
             Purpose::Rendezvous | Purpose::Grow { .. } | Purpose::Join => false,
         };
         if !expected || to != self.me || hello.size as usize != self.size {

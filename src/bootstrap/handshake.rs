@@ -50,6 +50,8 @@ pub(super) enum Purpose {
     Reports,
     /// To have it write down what it did last.
     Record,
+    /// To ask whether it has left a communicator.
+    Left { communicator: u64 },
     /// To ask how far it is in agreeing on who is left of a communicator.
     Stage { communicator: u64 },
     /// To meet at rank 0 as one of those that take newcomers in: all of them know the attempt by this number.
@@ -66,7 +68,7 @@ impl Purpose {
 
     /// Whether the stream is kept; else it ends with an answer.
     pub(super) fn stays(self) -> bool {
-        !matches!(self, Self::Reports | Self::Record | Self::Stage { .. })
+        !matches!(self, Self::Reports | Self::Record | Self::Left { .. } | Self::Stage { .. })
     }
 }
 
@@ -123,6 +125,7 @@ impl Hello {
             Purpose::Grow { number } => (4, number, 0, 0),
             Purpose::Join => (5, 0, 0, 0),
             Purpose::Record => (6, 0, 0, 0),
+            Purpose::Left { communicator } => (7, communicator, 0, 0),
         };
         let mut version = [0; 32];
         let len = self.version.len().min(version.len());
@@ -153,6 +156,7 @@ impl Hello {
             4 => Purpose::Grow { number: communicator },
             5 => Purpose::Join,
             6 => Purpose::Record,
+            7 => Purpose::Left { communicator },
             _ => return None,
         };
         let encrypts = [false, true].into_iter().find(|&known| u8::from(known) == encrypts)?;

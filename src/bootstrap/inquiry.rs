@@ -3,6 +3,7 @@
 //! | asked for | says                                                             | serves                      |
 //! | --------- | ---------------------------------------------------------------- | --------------------------- |
 //! | reports   | how far it is on its communicators, and what their calls wait for | errors that name the culprit |
+//! | left      | whether it has let go of a communicator                          | who waits for its links     |
 //! | stage     | how far it is in agreeing on who is left of a communicator       | shrinking                   |
 //! | record    | nothing; it writes down what it did last                         | `kolo trace`                |
 
@@ -11,7 +12,7 @@ use std::time::Duration;
 use super::stream::{Stream, Trouble};
 use super::wire::{Reader, Writer};
 use crate::error::{Error, Kind, Result};
-use crate::health::{Awaited, Deadline, Report, Stage, Waiting};
+use crate::health::{Awaited, Clash, Deadline, Report, Stage, Waiting};
 
 /// Of so many communicators, the newest, and of so many that each waits for.
 const REPORTS: usize = 64;
@@ -19,7 +20,7 @@ const AWAITED: usize = 16;
 /// The most runs of ranks without a gap that may be left.
 const RUNS: usize = 1 << 10;
 /// The most bytes of these, and of what may stand before them.
-const REPORTED: usize = 2 + REPORTS * (29 + 42 + 5 * AWAITED);
+const REPORTED: usize = 2 + REPORTS * (29 + 72 + 42 + 5 * AWAITED);
 const HEAD: usize = 512;
 /// The longest answer.
 const ANSWER: usize = HEAD + REPORTED;
@@ -63,12 +64,19 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Vec<Report>> {
 
 /// Adds a report to a message.
 pub(crate) fn put_report(answer: Writer, report: &Report) -> Writer {
-    let &Report { communicator, begun, done, failed, ref waiting } = report;
+    let &Report { communicator, begun, done, failed, clash, ref waiting } = report;
     let answer = answer.u64(communicator).u64(begun).u64(done);
     let blamed = failed.flatten();
-    let flags = [failed.is_some(), blamed.is_some(), waiting.is_some()];
+    let flags = [failed.is_some(), blamed.is_some(), waiting.is_some(), clash.is_some()];
     let answer = answer.u8(flags.iter().rev().fold(0, |flags, &flag| flags << 1 | u8::from(flag)));
     let answer = answer.u32(blamed.unwrap_or(0));
+    let answer = match clash {
+        None => answer,
+        Some(Clash { ranks, calls }) => {
+            let answer = ranks.iter().fold(answer, |answer, rank| answer.u32(*rank));
+            calls.as_flattened().iter().fold(answer, |answer, word| answer.u64(*word))
+        }
+    };
     let Some(Waiting { call, waited, on }) = waiting else { return answer };
     let answer = call.iter().fold(answer, |answer, word| answer.u64(*word));
     let on = &on[..on.len().min(AWAITED)];
@@ -80,13 +88,20 @@ pub(crate) fn put_report(answer: Writer, report: &Report) -> Writer {
 pub(crate) fn take_report(reader: &mut Reader<'_>) -> Option<Report> {
     let (communicator, begun, done) = (reader.u64()?, reader.u64()?, reader.u64()?);
     let (flags, blamed) = (reader.u8()?, reader.u32()?);
-    let [failed, known, waits] = [flags & 1 != 0, flags & 2 != 0, flags & 4 != 0];
-    if flags > 7 || known && !failed || !known && blamed != 0 {
+    let [failed, known, waits, differs] = [1, 2, 4, 8].map(|flag| flags & flag != 0);
+    if flags > 15 || known && !failed || !known && blamed != 0 {
         return None;
     }
     let failed = failed.then(|| known.then_some(blamed));
+    let clash = if differs { Some(take_clash(reader)?) } else { None };
     let waiting = if waits { Some(take_waiting(reader)?) } else { None };
-    Some(Report { communicator, begun, done, failed, waiting })
+    Some(Report { communicator, begun, done, failed, clash, waiting })
+}
+
+fn take_clash(reader: &mut Reader<'_>) -> Option<Clash> {
+    let ranks = [reader.u32()?, reader.u32()?];
+    let mut call = || Some([reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?]);
+    Some(Clash { ranks, calls: [call()?, call()?] })
 }
 
 fn take_waiting(reader: &mut Reader<'_>) -> Option<Waiting> {
@@ -169,7 +184,9 @@ mod tests {
         let waited = Duration::from_millis(number);
         let waiting = Waiting { call: [number, 1, 2, 3], waited, on: on.collect() };
         let failed = [None, Some(None), Some(Some(0)), Some(Some(7))][number as usize % 4];
-        Report { communicator: number, begun: 9, done: 8, failed, waiting: Some(waiting) }
+        let clash = Clash { ranks: [1, number as u32], calls: [[1, 2, 3, 4], [5, 6, 7, number]] };
+        let clash = (number % 2 == 1).then_some(clash);
+        Report { communicator: number, begun: 9, done: 8, failed, clash, waiting: Some(waiting) }
     }
 
     #[test]
@@ -184,7 +201,7 @@ mod tests {
     #[test]
     fn the_newest_are_told_and_the_answer_is_bounded() {
         let most = Waiting { on: vec![Awaited { rank: 1, message: true }; 99], ..report(1).waiting.unwrap() };
-        let long = |number| Report { waiting: Some(most.clone()), ..report(number) };
+        let long = |number| Report { waiting: Some(most.clone()), clash: report(1).clash, ..report(number) };
         let bytes = encode(&(0..1000).map(long).collect::<Vec<_>>());
         assert_eq!(bytes.len(), REPORTED);
         let told = decode(&bytes).expect("it can be read");

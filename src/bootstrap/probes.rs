@@ -13,7 +13,7 @@ use super::star::{Inbox, MOST, Seat, Spoke};
 use super::stream::{Stream, Trouble};
 use super::wire::Writer;
 use super::{Bootstrap, Node, Sight, inquiry, window};
-use crate::health::{Awaited, Deadline, Report, Stage, Waiting};
+use crate::health::{Awaited, Clash, Deadline, Report, Stage, Waiting};
 use crate::sys::cgroup::Cgroup;
 
 /// The most that is put into a socket at once: what any takes.
@@ -96,6 +96,7 @@ pub(crate) fn hellos() -> Seeds {
         ("link-tcp", of(link(Via::Tcp))),
         ("grow", of(Purpose::Grow { number: 7 })),
         ("join", of(Purpose::Join)),
+        ("left", of(Purpose::Left { communicator: 7 })),
         ("another-version", other),
         ("another-kind", kind),
         ("wrong-proof", unproved),
@@ -178,7 +179,9 @@ pub(crate) fn answer(bytes: &[u8]) {
 pub(crate) fn answered() -> Seeds {
     let on = vec![Awaited { rank: 3, message: true }, Awaited { rank: 4, message: false }];
     let waiting = Waiting { call: [7, 2, 100, 1 << 40], waited: Duration::from_millis(250), on };
-    let idle = Report { communicator: 7, begun: 2, done: 2, failed: None, waiting: None };
+    let idle = Report { communicator: 7, begun: 2, done: 2, failed: None, clash: None, waiting: None };
+    let clash = Some(Clash { ranks: [1, 3], calls: [[7, 2, 100, 1 << 40], [7, 2, 101, 1 << 40]] });
+    let odd = Report { clash, failed: Some(Some(3)), ..idle.clone() };
     let failed = Report { done: 1, failed: Some(Some(3)), waiting: Some(waiting), ..idle.clone() };
     let decided = Stage::Decided((0..5).chain(7..1000).collect());
     let doubled = Writer::default().u8(2).u16(2).u32(0).u32(1000).u32(0).u32(1000).done();
@@ -186,6 +189,7 @@ pub(crate) fn answered() -> Seeds {
         ("nothing", inquiry::encode(&[])),
         ("through-the-window", window::encode("job", 4, &[idle.clone(), failed.clone()])),
         ("an-idle-and-a-failed-communicator", inquiry::encode(&[idle, failed])),
+        ("a-communicator-with-two-calls", inquiry::encode(&[odd])),
         ("left-to-another", inquiry::encode_stage(&Stage::Left(2))),
         ("those-that-are-left", inquiry::encode_stage(&decided)),
         ("all-of-them-twice", doubled),

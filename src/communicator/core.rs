@@ -359,7 +359,7 @@ impl Core {
 
     fn fail_as(&mut self, error: Error, signature: &Signature) -> Error {
         // What this rank's system refuses is not the fault of the peer with whom it was wanted.
-        self.engine.fail(error.peer().filter(|_| error.kind() != Kind::System));
+        self.engine.fail(Some(&error).filter(|error| error.kind() != Kind::System));
         let error = self.engine.blame(error, signature);
         let error = self.engine.record(error.at(self.group.rank).during(signature.short()));
         self.failed = Some(error.clone());

@@ -135,6 +135,15 @@ impl Links {
         Ok(())
     }
 
+    /// The peers that have left the communicator, each once, as any stream to them tells.
+    pub fn left(&self) -> Vec<usize> {
+        let left = self.open.iter().filter(|(_, link)| link.alive().is_err());
+        let mut left: Vec<usize> = left.map(|(port, _)| port.peer as usize).collect();
+        left.sort_unstable();
+        left.dedup();
+        left
+    }
+
     /// The next message's body on every link that has one, and whose it is.
     pub fn waiting(&self) -> impl Iterator<Item = (usize, [u64; 4])> + '_ {
         let waiting = self.open.iter().filter(|(_, link)| matches!(link.peek(), Ok(Some(_))));

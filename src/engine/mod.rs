@@ -20,7 +20,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use brief::Sprint;
-use vigil::Plight;
+use vigil::{Loss, Plight};
 
 pub use board::Board;
 pub use chart::Chart;
@@ -134,11 +134,14 @@ impl Engine {
         Route::new(plan, board, &self.links, rails)
     }
 
-    /// Tells every peer that this side is done with the communicator, because of that one if one is given. Returns
-    /// when nobody reads this rank's memory any more: a reader that has begun is told, and stops at the end of its
-    /// step.
-    pub fn fail(&self, because_of: Option<usize>) {
-        self.vigil.fail(because_of);
+    /// Tells every peer that this side is done with the communicator, because of an error if there is one. Returns when
+    /// nobody reads this rank's memory any more: a reader that has begun is told, and stops at the end of its step.
+    pub fn fail(&self, because_of: Option<&Error>) {
+        // Before peers learn that this rank has left: they ask why.
+        if let Some((error, peer)) = because_of.and_then(|error| Some((error, error.peer()?))) {
+            self.vigil.differ(error, peer);
+        }
+        self.vigil.fail(because_of.and_then(Error::peer));
         self.links.fail();
         while !self.links.at_rest() {
             std::thread::yield_now();
@@ -148,8 +151,11 @@ impl Engine {
     /// What a call failed with, with what a peer that has left has to say of it: it may have left because of another.
     pub fn blame(&self, error: Error, signature: &Signature) -> Error {
         let Some(peer) = error.peer().filter(|_| error.kind() == Kind::PeerLost) else { return error };
-        let (why, culprit) = self.vigil.explain_loss(signature, peer);
+        let Loss { why, culprit, clash } = self.vigil.explain_loss(signature, peer);
         self.vigil.fail(culprit.or(Some(peer)));
+        if let Some(clash) = clash {
+            return self.vigil.learn(clash, signature, peer);
+        }
         let error = error.because(&why);
         match culprit {
             Some(rank) => error.blaming(rank),
@@ -312,7 +318,7 @@ impl Ride<'_> {
         let Request { signature, edges, .. } = *self.call.request;
         let mut waiting = self.links.waiting();
         if let Some((peer, theirs)) = waiting.find(|(_, theirs)| signature.contradicts(*theirs, edges)) {
-            return Err(Error::new(Kind::Mismatch, signature.contrast(theirs)).with(peer));
+            return Err(signature.mismatch(theirs, peer));
         }
         let waited = waited_for(walk);
         let Err(lost) = self.links.alive(&waited) else { return self.watch_over(walk, wait) };
@@ -329,10 +335,15 @@ impl Ride<'_> {
         if waited < wait::LONG {
             return Ok(());
         }
-        let awaited = self.awaited(walk);
+        let (awaited, signature) = (self.awaited(walk), self.call.request.signature);
         let plight = self.plight(&awaited, waited);
         self.vigil.tell(plight);
-        if wait.asks(waited) { self.vigil.ask(plight) } else { Ok(()) }
+        match wait.asks(waited) {
+            true => {
+                self.vigil.ask(plight).and_then(|()| self.vigil.ask_who_left(signature, self.links.left()))
+            }
+            false => Ok(()),
+        }
     }
 
     fn plight<'a>(&'a self, awaited: &'a [(u32, bool)], waited: Duration) -> Plight<'a> {

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::dtype::Dtype;
+use crate::error::{Error, Kind};
 use crate::op::OpKind;
 use crate::plan::CollectiveKind;
 use crate::transport::Tag;
@@ -113,18 +114,23 @@ impl Signature {
         Stamp { hash, tag: Tag { digest: mix(hash, self.sequence), body } }
     }
 
-    /// Says how this call and a peer's message disagree.
-    pub fn contrast(&self, theirs: [u64; 4]) -> String {
-        if self.tag().body == theirs {
-            return format!("{self} was called on both sides, but the counts per rank differ; compare them");
-        }
-        let theirs = match Self::decode(theirs) {
+    /// This call and a peer's, which are not alike.
+    pub fn mismatch(&self, theirs: [u64; 4], peer: usize) -> Error {
+        let calls = [self.tag().body, theirs];
+        let text = Self::contrast(["this rank", "the other"], calls);
+        Error::new(Kind::Mismatch, text).with(peer).between(calls)
+    }
+
+    /// Says how the calls of two ranks disagree.
+    pub fn contrast([one, other]: [&str; 2], calls: [[u64; 4]; 2]) -> String {
+        let [mine, theirs] = calls.map(|call| match Self::decode(call) {
             Some(signature) => signature.to_string(),
             None => "something that this version does not know".into(),
-        };
-        format!(
-            "this rank called {self}, the other {theirs}; all ranks must make the same calls in the same order"
-        )
+        });
+        if calls[0] == calls[1] {
+            return format!("{mine} was called on both sides, but the counts per rank differ; compare them");
+        }
+        format!("{one} called {mine}, {other} {theirs}; all ranks must make the same calls in the same order")
     }
 
     /// Whether a message with this body cannot come from a rank that makes the same calls: it belongs to
@@ -255,9 +261,14 @@ mod tests {
     #[test]
     fn a_contrast_shows_both_sides() {
         let other = Signature { count: 999, dtype: Dtype::Bf16, ..sample() };
-        let text = sample().contrast(other.tag().body);
+        let text = sample().mismatch(other.tag().body, 3).to_string();
         assert!(text.contains("1000 x f32") && text.contains("999 x bf16"), "{text}");
+        assert_eq!(
+            sample().mismatch(other.tag().body, 3).calls(),
+            Some([sample(), other].map(|it| it.tag().body))
+        );
         assert_eq!(Signature::decode(other.tag().body), Some(other));
-        assert!(sample().contrast([u64::MAX; 4]).contains("does not know"));
+        assert!(sample().mismatch([u64::MAX; 4], 3).to_string().contains("does not know"));
+        assert!(sample().mismatch(sample().tag().body, 3).to_string().contains("counts per rank differ"));
     }
 }

@@ -4,9 +4,13 @@
 //! | ------------------------- | ----------------------------------------------------------------------------- |
 //! | 200 ms                    | tells: whoever asks at this rank's door learns what it waits for              |
 //! | 0.2, 0.4, 0.8 s and so on | asks those it waits for: are they in another call of the same number?         |
+//! |                           | asks those that left: have they seen two calls that were not alike?           |
 //! | the deadline              | follows who waits for whom, to whose turn it is, or around a circle           |
 //!
 //! Two ranks that wait for each other in different calls would else never know: neither sends what could be compared.
+//!
+//! A rank that saw two calls clash leaves. Who loses it asks it why, and fails with the same two calls: so all ranks learn of
+//! them, whoever of them received what did not fit.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -16,7 +20,7 @@ use std::time::Duration;
 use super::signature::Signature;
 use crate::bootstrap::{Door, Roster};
 use crate::error::{Error, Kind, Result};
-use crate::health::{Awaited, Deadline, Report, Standing, Standings, Waiting};
+use crate::health::{Awaited, Clash, Deadline, Report, Standing, Standings, Waiting};
 
 /// How long one rank may take to answer, and all together when a call gives up.
 const ANSWER: Duration = Duration::from_millis(250);
@@ -56,6 +60,17 @@ pub(super) struct Plight<'a> {
     pub(super) waited: Duration,
 }
 
+/// Why a peer has left.
+#[derive(Default)]
+pub(super) struct Loss {
+    /// In words, where there is more to say.
+    pub(super) why: String,
+    /// The rank of the communicator that is to blame, where that is another one.
+    pub(super) culprit: Option<usize>,
+    /// The calls that were not alike, where that was the reason.
+    pub(super) clash: Option<Clash>,
+}
+
 impl Vigil {
     /// Of rank `rank` of a communicator.
     pub fn new(
@@ -93,10 +108,25 @@ impl Vigil {
             let differs =
                 |theirs: &[u64; 4]| theirs[1] == signature.sequence && signature.contradicts(*theirs, edges);
             if let Some(theirs) = call.find(differs) {
-                return Err(Error::new(Kind::Mismatch, signature.contrast(theirs)).with(rank as usize));
+                return Err(signature.mismatch(theirs, rank as usize));
             }
         }
         Ok(())
+    }
+
+    /// Fails if one of the ranks that have left saw that calls are not alike. This one may wait for ranks that wait
+    /// themselves, and have nothing to say of it: the odd one may have sent what it had to send elsewhere, and gone on.
+    pub(super) fn ask_who_left(&self, signature: &Signature, left: Vec<usize>) -> Result<()> {
+        let mut search = self.search(ANSWER);
+        let clash = |&peer: &usize| Some((peer, search.clash(self.members[peer])?));
+        match left.iter().find_map(clash) {
+            Some((peer, clash)) => Err(self.learn(clash, signature, peer)),
+            None => Ok(()),
+        }
+    }
+
+    fn search(&self, allowed: Duration) -> Search<'_> {
+        Search { vigil: self, known: HashMap::new(), deadline: Deadline::after(Some(allowed)) }
     }
 
     fn reports(&self, rank: u32, allowed: Duration) -> Result<Vec<Report>> {
@@ -108,8 +138,7 @@ impl Vigil {
 
     /// Why those that the call waits for do not come, and which rank of the communicator is to blame, if one is.
     pub(super) fn explain(&self, plight: Plight<'_>) -> (String, Option<usize>) {
-        let mut search =
-            Search { vigil: self, known: HashMap::new(), deadline: Deadline::after(Some(ANSWERS)) };
+        let mut search = self.search(ANSWERS);
         let call = plight.signature.tag().body;
         let (mut text, mut culprit) = (String::new(), None);
         for &(rank, _) in plight.awaited {
@@ -126,19 +155,37 @@ impl Vigil {
         self.door.leave(self.id);
     }
 
-    /// Why a peer has left the communicator, and the rank of it that is to blame, where that is another one.
-    pub(super) fn explain_loss(&self, signature: &Signature, peer: usize) -> (String, Option<usize>) {
-        let mut search =
-            Search { vigil: self, known: HashMap::new(), deadline: Deadline::after(Some(ANSWER)) };
+    /// Notes the calls that an error is about, if it is: those that are told that this rank has left ask for them.
+    pub(super) fn differ(&self, error: &Error, peer: usize) {
+        let (Some(calls), Some(&other)) = (error.calls(), self.members.get(peer)) else { return };
+        self.standing.differ(Clash { ranks: [self.members[self.rank], other], calls });
+    }
+
+    /// The same error as those have who saw the clash because of which a peer has left.
+    pub(super) fn learn(&self, clash: Clash, signature: &Signature, peer: usize) -> Error {
+        self.standing.differ(clash);
+        let Clash { ranks, calls } = clash;
+        let names = ranks.map(|rank| self.name(rank));
+        let error = Error::new(Kind::Mismatch, Signature::contrast([&names[0], &names[1]], calls));
+        // Who calls as this rank does is not the odd one.
+        let odd = ranks[usize::from(calls[0] == signature.tag().body)];
+        error.with(peer).blaming(self.place(odd).unwrap_or(peer))
+    }
+
+    /// Why a peer has left the communicator.
+    pub(super) fn explain_loss(&self, signature: &Signature, peer: usize) -> Loss {
+        let mut search = self.search(ANSWER);
         let mut text = String::new();
-        let Some(&peer) = self.members.get(peer) else { return (text, None) };
+        let Some(&peer) = self.members.get(peer) else { return Loss::default() };
         let culprit = search.follow(peer, signature.tag().body, &mut text);
         // One that does not answer any more has nothing to add, but its host may.
         if search.known.get(&peer).is_none_or(Result::is_err) {
             let end = self.end(peer).map(|end| format!("; {} {end}", self.name(peer)));
-            return (end.unwrap_or_default(), None);
+            return Loss { why: end.unwrap_or_default(), ..Loss::default() };
         }
-        (text, culprit.filter(|rank| *rank != peer).and_then(|rank| self.place(rank)))
+        let clash = search.clash(peer);
+        let culprit = culprit.filter(|rank| *rank != peer).and_then(|rank| self.place(rank));
+        Loss { why: text, culprit, clash }
     }
 
     /// Writes down what this rank and the one that the error blames have done, if it is to be written anywhere, and says
@@ -211,6 +258,26 @@ enum Next {
 }
 
 impl Search<'_> {
+    /// What a rank says, asked once.
+    fn ask(&mut self, rank: u32) -> &Result<Vec<Report>> {
+        let allowed = self.deadline.left().map_or(ANSWER, |left| left.min(ANSWER));
+        self.known.entry(rank).or_insert_with(|| self.vigil.reports(rank, allowed))
+    }
+
+    /// The calls that were not alike, because of which a rank has left: one that lost another may not know of them yet.
+    fn clash(&mut self, mut rank: u32) -> Option<Clash> {
+        let communicator = self.vigil.id;
+        for _ in 0..FOLLOWED {
+            let reports = self.ask(rank).as_ref().ok()?;
+            let here = reports.iter().rev().find(|report| report.communicator == communicator)?;
+            if here.clash.is_some() {
+                return here.clash;
+            }
+            rank = here.failed??;
+        }
+        None
+    }
+
     /// Appends who waits for whom, from a rank that is waited for in a call; says whose turn it is.
     fn follow(&mut self, mut rank: u32, mut call: [u64; 4], text: &mut String) -> Option<u32> {
         let vigil = self.vigil;
@@ -225,9 +292,7 @@ impl Search<'_> {
                 return None;
             }
             trail.push((rank, call[0]));
-            let allowed = self.deadline.left().map_or(ANSWER, |left| left.min(ANSWER));
-            let answer = self.known.entry(rank).or_insert_with(|| vigil.reports(rank, allowed));
-            let (phrase, next) = match answer {
+            let (phrase, next) = match self.ask(rank) {
                 Ok(reports) => stands(vigil, call, reports),
                 Err(error) => (vigil.silence(rank, error), Next::Nobody),
             };

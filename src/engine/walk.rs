@@ -19,7 +19,7 @@ use super::link::{Links, Wanted};
 use super::route::{Hop, Move, Operand, Route};
 use super::signature::Signature;
 use super::{Course, Request};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::health::{self, Peers, Standing, WORTH_RECORDING};
 use crate::kernel;
 use crate::memory::View;
@@ -295,8 +295,7 @@ fn await_signal(links: &Links, at: u32, call: &Call<'_>) -> Result<Tried> {
 /// The peeked message is none of this call's.
 #[cold]
 pub(super) fn mismatch(signature: &Signature, at: u32, links: &Links) -> Error {
-    let text = signature.contrast(links.at(at).body());
-    Error::new(Kind::Mismatch, text).with(links.port(at).peer as usize)
+    signature.mismatch(links.at(at).body(), links.port(at).peer as usize)
 }
 
 /// A step of a call, in one round.

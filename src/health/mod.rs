@@ -14,4 +14,4 @@ pub use home::Home;
 pub(crate) use record::plain_name;
 pub use record::{Called, Failure, Moved, Past, Record};
 pub use recorder::{Move, Peers, WORTH_RECORDING};
-pub use standing::{Awaited, Blame, Report, Scribe, Stage, Standing, Standings, Waiting};
+pub use standing::{Awaited, Blame, Clash, Report, Scribe, Stage, Standing, Standings, Waiting};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Awaited, Called, Failure, Moved, Past, Record, Report, Waiting};
+use super::{Awaited, Called, Clash, Failure, Moved, Past, Record, Report, Waiting};
 use crate::error::Kind;
 
 /// A record.
@@ -17,7 +17,8 @@ pub(crate) fn record(bytes: &[u8]) {
 pub(crate) fn sample() -> Record {
     let on = vec![Awaited { rank: 3, message: true }];
     let waiting = Waiting { call: [7, 2, 1000, 1 << 40], waited: Duration::from_millis(600), on };
-    let report = Report { communicator: 7, begun: 2, done: 1, failed: Some(Some(3)), waiting: Some(waiting) };
+    let (failed, clash) = (Some(Some(3)), Some(Clash { ranks: [1, 3], calls: [[7, 2, 3, 4], [7, 2, 5, 4]] }));
+    let report = Report { communicator: 7, begun: 2, done: 1, failed, clash, waiting: Some(waiting) };
     let failure = Failure { kind: Kind::Deadline, text: "rank 1: all_reduce #2: nothing came".into() };
     let first = Called {
         number: 0,

@@ -53,6 +53,15 @@ pub enum Stage {
 /// The rank because of which a communicator failed, as the job numbers it, where one is known.
 pub type Blame = Option<u32>;
 
+/// Two calls of one number that are not alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clash {
+    /// Who made them, as the job numbers ranks.
+    pub ranks: [u32; 2],
+    /// What they are, as they travel.
+    pub calls: [[u64; 4]; 2],
+}
+
 /// How far a rank has come on one communicator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -64,6 +73,8 @@ pub struct Report {
     pub done: u64,
     /// Whether the communicator has failed, and because of whom: what it waits for is what it waited for then.
     pub failed: Option<Blame>,
+    /// The calls because of which it failed, where they were not alike: all its ranks are to learn of them.
+    pub clash: Option<Clash>,
     /// What the last call waits for, where that has taken a while.
     pub waiting: Option<Waiting>,
 }
@@ -79,6 +90,7 @@ pub struct Standing {
     /// Whether `waiting` holds anything.
     told: AtomicBool,
     failed: Mutex<Option<Blame>>,
+    clash: Mutex<Option<Clash>>,
     failure: Mutex<Option<Failure>>,
     stage: Mutex<Stage>,
     waiting: Mutex<Option<(Waiting, Instant)>>,
@@ -131,6 +143,11 @@ impl Standing {
         *lock(&self.failed) = Some(blame);
     }
 
+    /// It fails because calls were not alike.
+    pub fn differ(&self, clash: Clash) {
+        *lock(&self.clash) = Some(clash);
+    }
+
     /// Its callers are told so.
     pub fn explain(&self, error: &Error) {
         *lock(&self.failure) = Some(Failure { kind: error.kind(), text: error.to_string() });
@@ -164,6 +181,7 @@ impl Standing {
             begun: self.begun.load(Ordering::Relaxed),
             done: self.done.load(Ordering::Relaxed),
             failed: *lock(&self.failed),
+            clash: *lock(&self.clash),
             waiting: waiting.map(|(waiting, since)| Waiting { waited: since.elapsed(), ..waiting }),
         }
     }
@@ -219,6 +237,7 @@ impl Standings {
             recorder: Recorder::new(),
             told: AtomicBool::new(false),
             failed: Mutex::default(),
+            clash: Mutex::default(),
             failure: Mutex::default(),
             stage: Mutex::default(),
             waiting: Mutex::new(None),

@@ -1,6 +1,7 @@
 //! What the test files share: ranks as threads, and data whose results are known exactly.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+pub mod call;
 pub mod plain;
 
 use kolo::config::Config;

@@ -67,7 +67,9 @@ impl Ranks<'_> {
     fn mismatch(&self) -> Option<String> {
         let differs = |stance: &Stance| stance.failure.as_ref().is_some_and(|it| it.kind == Kind::Mismatch);
         let (_, at) = self.all().find(|(_, stance)| differs(stance))?;
-        let (communicator, number) = (at.report.communicator, at.call()?[1]);
+        let communicator = at.report.communicator;
+        // Who only sent may have learnt of it in its next call.
+        let number = at.report.clash.map_or(at.call()?, |clash| clash.calls[0])[1];
         let mut sides: Vec<([u64; 4], Vec<u32>)> = Vec::new();
         for &rank in self.said.keys() {
             let Some(stance) = self.stance(rank, communicator) else { continue };
@@ -247,7 +249,11 @@ mod tests {
             on: vec![Awaited { rank, message: true }],
         });
         let done = begun - u64::from(on.is_some());
-        Stance { report: Report { communicator, begun, done, failed: None, waiting }, failure: None, calls }
+        Stance {
+            report: Report { communicator, begun, done, failed: None, clash: None, waiting },
+            failure: None,
+            calls,
+        }
     }
 
     fn cause(said: Vec<(u32, Vec<Stance>)>) -> String {
