@@ -374,8 +374,8 @@ fn strangers_do_not_disturb_a_job() {
     for words in [
         &b"GET / HTTP/1.1\r\n\r\n"[..],
         &[0xff; 4096],
-        b"kolo-hi3",
-        &[b"kolo-hi3".as_slice(), &[0; 200]].concat(),
+        b"kolo-hi4",
+        &[b"kolo-hi4".as_slice(), &[0; 200]].concat(),
     ] {
         let mut stranger = knock();
         stranger.set_read_timeout(Some(LONG)).unwrap();

@@ -126,7 +126,7 @@ fn the_rendezvous_shows_what_ranks_say_only_without_encryption() {
 #[test]
 fn what_was_changed_on_its_way_to_the_rendezvous_is_refused() {
     // Of the first record: its first byte, one in its middle, its last.
-    let handshake = 128 + 32 + 48;
+    let handshake = 136 + 32 + 48;
     for at in [0, 20, 4 + PATTERN.len() + 15] {
         let (_, [hub, spoke]) = meet(true, Some(handshake + 2 + at));
         let error = hub.unwrap_err();
@@ -197,6 +197,7 @@ fn link(encrypt: bool, changes: Option<usize>) -> Linked {
                 me,
                 peer: 1 - me,
                 communicator: 1,
+                origin: 1,
                 channel: 0,
                 node: &nodes[1 - me],
                 door: &door,
@@ -246,7 +247,7 @@ fn a_link_shows_its_payload_only_without_encryption() {
 
 #[test]
 fn a_message_that_was_changed_on_its_way_fails_the_link() {
-    let handshake = 128 + 32 + 48;
+    let handshake = 136 + 32 + 48;
     for at in [2, 30, 70_000] {
         let linked = link(true, Some(handshake + at));
         assert!(linked.links[0].send(View::read(&[1; 200_000]), &TAG).unwrap());

@@ -158,8 +158,8 @@ impl Door {
     }
 
     fn meet(&self, meeting: &Meeting<'_>, via: Via) -> Result<Stream> {
-        let &Meeting { peer, communicator, channel, node, deadline, .. } = meeting;
-        let appointment = Appointment { peer, purpose: Purpose::Link { communicator, channel, via } };
+        let &Meeting { peer, communicator, origin, channel, node, deadline, .. } = meeting;
+        let appointment = Appointment { peer, purpose: Purpose::Link { communicator, origin, channel, via } };
         // Whom that is in the communicator its owner knows.
         self.hall.keep(appointment, node, &deadline)
     }
@@ -177,7 +177,7 @@ impl Door {
     /// # Errors
     /// `System` where this rank can open no socket to ask it.
     pub fn has_left(&self, peer: usize, node: &Node, communicator: u64) -> Result<Option<&'static str>> {
-        self.hall.is_gone(peer, node, communicator)
+        self.hall.is_gone(peer, node, (communicator, communicator))
     }
 
     /// Has a peer write down what it did last, if it is to write that anywhere.
@@ -186,6 +186,11 @@ impl Door {
     /// As [`Door::reports`].
     pub fn record(&self, peer: usize, node: &Node, allowed: Duration) -> Result<()> {
         self.ask(peer, node, Purpose::Record, allowed, |_| Some(()))
+    }
+
+    /// This rank is in a communicator.
+    pub fn enter(&self, communicator: u64) {
+        self.hall.enter(communicator);
     }
 
     /// This rank has left a communicator: nobody needs to wait for its links any more.
@@ -222,10 +227,11 @@ mod tests {
     use std::io::Write;
     use std::net::TcpStream;
 
+    use super::super::hall::FIRST_PROBE;
     use super::*;
     use crate::health::Peers;
 
-    const LINK: Purpose = Purpose::Link { communicator: 7, channel: 0, via: Via::Unix };
+    const LINK: Purpose = Purpose::Link { communicator: 7, origin: 6, channel: 0, via: Via::Unix };
     const LONG: Duration = Duration::from_secs(60);
 
     fn open(me: usize, size: usize, secret: Secret) -> Door {
@@ -281,7 +287,7 @@ mod tests {
             std::thread::spawn(move || {
                 for peer in (0..5).filter(|&peer| peer != me) {
                     for (channel, via) in [(0, Via::Unix), (0, Via::Tcp), (1, Via::Unix)] {
-                        let purpose = Purpose::Link { communicator: 1, channel, via };
+                        let purpose = Purpose::Link { communicator: 1, origin: 1, channel, via };
                         let stream = keep(&door, &nodes, peer, purpose).unwrap();
                         assert_eq!(matches!(stream, Stream::Unix(_)), via == Via::Unix);
                         let sealed = matches!(stream, Stream::Tcp(Connection::Sealed(_)));
@@ -304,7 +310,7 @@ mod tests {
                 let (me, communicator) = ((thread % 2) as usize, thread / 2);
                 let (door, nodes) = (Arc::clone(&doors[me]), nodes.clone());
                 std::thread::spawn(move || {
-                    let purpose = Purpose::Link { communicator, channel: 0, via: Via::Unix };
+                    let purpose = Purpose::Link { communicator, origin: 0, channel: 0, via: Via::Unix };
                     let stream = keep(&door, &nodes, 1 - me, purpose).unwrap();
                     assert_eq!(exchange(stream, communicator as u8), communicator as u8);
                 })
@@ -324,7 +330,7 @@ mod tests {
             stranger.write_all(&[0; 1000]).unwrap();
         }
         let (door, cards) = (Arc::clone(&doors[1]), nodes.clone());
-        let purpose = Purpose::Link { communicator: 1, channel: 0, via: Via::Tcp };
+        let purpose = Purpose::Link { communicator: 1, origin: 1, channel: 0, via: Via::Tcp };
         let higher = std::thread::spawn(move || keep(&door, &cards, 0, purpose).map(drop));
         keep(&doors[0], &nodes, 1, purpose).unwrap();
         higher.join().unwrap().unwrap();
@@ -345,7 +351,7 @@ mod tests {
     fn a_peer_that_does_not_encrypt_is_refused() {
         for which in [[true, false], [false, true]] {
             let (doors, nodes) = doors_of(&[Arc::default(), Arc::default()], &which);
-            let purpose = Purpose::Link { communicator: 1, channel: 0, via: Via::Tcp };
+            let purpose = Purpose::Link { communicator: 1, origin: 1, channel: 0, via: Via::Tcp };
             let (door, cards) = (Arc::clone(&doors[1]), nodes.clone());
             let higher = std::thread::spawn(move || keep(&door, &cards, 0, purpose).err().unwrap());
             let lower = keep(&doors[0], &nodes, 1, purpose).err().unwrap();
@@ -359,26 +365,44 @@ mod tests {
 
     #[test]
     fn who_comes_for_links_that_were_left_finds_the_streams_end() {
-        let (doors, nodes) = doors(2);
-        for late in [false, true] {
+        // Left, or never made, since it failed in the call that makes it.
+        for (late, which) in [(false, 7), (true, 7), (false, 6), (true, 6)] {
+            let (doors, nodes) = self::doors(2);
             if late {
-                doors[1].leave(7);
+                doors[1].leave(which);
             }
             let stream = keep(&doors[0], &nodes, 1, LINK).unwrap();
-            doors[1].leave(7);
+            doors[1].leave(which);
             assert!(stream.read(&mut [0], &Deadline::after(Some(LONG))).is_err());
         }
     }
 
     #[test]
-    fn who_waits_for_one_that_let_go_of_the_communicator_is_told() {
+    fn who_waits_for_one_that_never_came_to_the_communicator_is_told() {
         let (doors, nodes) = doors(2);
         std::thread::scope(|scope| {
             let higher = scope.spawn(|| keep(&doors[1], &nodes, 0, LINK).err().unwrap());
-            doors[0].leave(7);
+            // It failed in the call that makes it; others may have been quicker.
+            doors[0].leave(6);
             let error = higher.join().unwrap();
             assert_eq!(error.kind(), Kind::PeerLost);
             assert!(error.to_string().contains("has left the communicator"), "{error}");
+        });
+    }
+
+    #[test]
+    fn others_that_knock_keep_nobody_from_hearing_that_a_peer_has_gone() {
+        let (doors, nodes) = doors(3);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| keep(&doors[1], &nodes, 0, LINK).err().unwrap());
+            // One that wonders, too, asks more often than this one looks.
+            while !waits.is_finished() {
+                if doors[2].reports(1, &nodes[1], LONG).is_ok() {
+                    doors[0].leave(7);
+                }
+                std::thread::sleep(FIRST_PROBE / 4);
+            }
+            assert_eq!(waits.join().unwrap().kind(), Kind::PeerLost);
         });
     }
 
@@ -394,7 +418,7 @@ mod tests {
     fn who_was_let_in_is_found_whenever_it_ends() {
         let (doors, nodes) = doors(2);
         let come_and_go = |communicator| {
-            let purpose = Purpose::Link { communicator, channel: 0, via: Via::Unix };
+            let purpose = Purpose::Link { communicator, origin: 0, channel: 0, via: Via::Unix };
             // In, as far as it knows: what is still to be done here may take as long as it likes.
             drop(keep(&doors[0], &nodes, 1, purpose).unwrap());
             doors[1].hall.catch_up();

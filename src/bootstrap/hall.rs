@@ -1,6 +1,6 @@
 //! Inside the door: who comes in, where streams wait for their links' turn, and who waits for a knock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ const MAILBOX: usize = 4096;
 /// How many communicators are remembered that were left.
 const LEFT: usize = 4096;
 /// How soon, and then how rarely, a rank that waits for a peer's knock looks whether that one will still come.
-const FIRST_PROBE: Duration = Duration::from_millis(20);
+pub(super) const FIRST_PROBE: Duration = Duration::from_millis(20);
 const PROBE: Duration = Duration::from_secs(1);
 
 /// A rank that is asked to write its record does so at most so often.
@@ -52,8 +52,26 @@ pub(super) struct State {
     trouble: Option<Error>,
     /// What came of those who were refused.
     refusals: String,
-    /// Communicators that this rank has left, the last ones: who comes for their links finds the stream's end.
+    /// Communicators that this rank is in.
+    here: HashSet<u64>,
+    /// Those that it has left, the last ones: who comes for their links finds the stream's end.
     left: VecDeque<u64>,
+}
+
+impl State {
+    /// Whether this rank has left a communicator, or will never be in it: who failed in the call that makes one does not
+    /// make it, while others may have.
+    fn is_over(&self, communicator: u64, origin: u64) -> bool {
+        self.left.contains(&communicator) || self.left.contains(&origin) && !self.here.contains(&communicator)
+    }
+
+    /// Whether somebody here may still ask for such a stream.
+    fn awaits(&self, purpose: Purpose) -> bool {
+        match purpose {
+            Purpose::Link { communicator, origin, .. } => !self.is_over(communicator, origin),
+            _ => false,
+        }
+    }
 }
 
 /// Which stream with whom.
@@ -87,6 +105,7 @@ impl Hall {
     /// Waits until the peer has knocked.
     fn wait(&self, appointment: Appointment, node: &Node, deadline: &Deadline) -> Result<Stream> {
         let (mut state, mut pause) = (self.lock(), FIRST_PROBE);
+        let mut probe = Deadline::after(Some(pause));
         loop {
             if let Some(stream) = state.mailbox.remove(&appointment) {
                 return stream;
@@ -101,16 +120,17 @@ impl Hall {
                 let text = format!("it did not connect{}{}", within(deadline), state.refusals);
                 return Err(Error::new(Kind::Deadline, text));
             }
-            let slice = deadline.left().map_or(pause, |left| left.min(pause));
-            let (news, slept) =
-                self.delivered.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner);
+            let slice = [deadline.left(), probe.left()].into_iter().flatten().min().unwrap_or(pause);
+            let (news, _) = self.delivered.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner);
             state = news;
-            if slept.timed_out() && !state.mailbox.contains_key(&appointment) {
+            // Whoever knocks wakes those that wait here, as often as it likes: only the clock counts.
+            if probe.passed() && !state.mailbox.contains_key(&appointment) {
                 drop(state);
                 pause = PROBE.min(2 * pause);
+                probe = Deadline::after(Some(pause));
                 let gone = match appointment.purpose {
-                    Purpose::Link { communicator, .. } => {
-                        self.is_gone(appointment.peer, node, communicator)?
+                    Purpose::Link { communicator, origin, .. } => {
+                        self.is_gone(appointment.peer, node, (communicator, origin))?
                     }
                     _ => None,
                 };
@@ -133,9 +153,10 @@ impl Hall {
         &self,
         peer: usize,
         node: &Node,
-        communicator: u64,
+        (communicator, origin): (u64, u64),
     ) -> Result<Option<&'static str>> {
-        match self.ask(peer, node, Purpose::Left { communicator }, &Deadline::after(Some(PROBE / 10))) {
+        match self.ask(peer, node, Purpose::Left { communicator, origin }, &Deadline::after(Some(PROBE / 10)))
+        {
             Err(error) if error.kind() == Kind::PeerLost => Ok(Some("it ended before it connected")),
             Err(_) => room_for_another().map(|()| None),
             Ok(answer) if answer == [1] => Ok(Some("it has left the communicator")),
@@ -206,8 +227,8 @@ impl Hall {
                         inquiry::answer(&stream, &inquiry::encode(&standings.reports()));
                     }
                     (Purpose::Record, Ok(stream)) => witnesses.push(stream),
-                    (Purpose::Left { communicator }, Ok(stream)) => {
-                        inquiry::answer(&stream, &[state.left.contains(&communicator).into()]);
+                    (Purpose::Left { communicator, origin }, Ok(stream)) => {
+                        inquiry::answer(&stream, &[state.is_over(communicator, origin).into()]);
                     }
                     (Purpose::Stage { communicator }, Ok(stream)) => {
                         let stage = standings.stage(communicator);
@@ -232,14 +253,22 @@ impl Hall {
         }
     }
 
-    /// Nobody waits for this communicator's links any more.
+    /// This rank is in that communicator.
+    pub(super) fn enter(&self, communicator: u64) {
+        self.lock().here.insert(communicator);
+    }
+
+    /// Nobody waits for this communicator's links any more, nor for those of communicators that were not made of it.
     pub(super) fn leave(&self, communicator: u64) {
         let mut state = self.lock();
-        state.mailbox.retain(|appointment, _| !appointment.purpose.is_link_of(communicator));
+        state.here.remove(&communicator);
         if state.left.len() == LEFT {
             state.left.pop_front();
         }
         state.left.push_back(communicator);
+        let mailbox = std::mem::take(&mut state.mailbox);
+        state.mailbox =
+            mailbox.into_iter().filter(|(appointment, _)| state.awaits(appointment.purpose)).collect();
     }
 
     /// Whether somebody who proved the secret may come in.
@@ -271,19 +300,19 @@ impl Hall {
     }
 }
 
-fn deliver(State { mailbox, left, .. }: &mut State, stream: Result<Stream>, hello: &Hello) {
-    let Purpose::Link { communicator, channel, via } = hello.purpose else { return };
+fn deliver(state: &mut State, stream: Result<Stream>, hello: &Hello) {
+    let Purpose::Link { communicator, origin, channel, via } = hello.purpose else { return };
     let via = match &stream {
         Ok(Stream::Unix(_)) => Via::Unix,
         Ok(Stream::Tcp(_)) => Via::Tcp,
         Err(_) => via,
     };
-    if left.contains(&communicator) {
+    if !state.awaits(hello.purpose) {
         return;
     }
     // How it came counts, not how it says that it came.
-    let purpose = Purpose::Link { communicator, channel, via };
-    mailbox.insert(Appointment { peer: hello.from as usize, purpose }, stream);
+    let purpose = Purpose::Link { communicator, origin, channel, via };
+    state.mailbox.insert(Appointment { peer: hello.from as usize, purpose }, stream);
 }
 
 /// Where a peer's door is; for a stream on a rail, there first.

@@ -23,8 +23,8 @@ use super::wire::{Reader, Writer};
 use crate::error::{Error, Kind};
 
 /// Names this handshake; its last byte changes with it.
-const MAGIC: [u8; 8] = *b"kolo-hi3";
-pub(super) const HELLO: usize = 128;
+const MAGIC: [u8; 8] = *b"kolo-hi4";
+pub(super) const HELLO: usize = 136;
 pub(super) const CHALLENGE: usize = 40;
 pub(super) const PROOF: usize = 32;
 /// Of the verdict's fixed part: proof, acceptance, length of the words.
@@ -44,14 +44,14 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(super) enum Purpose {
     /// To meet at rank 0.
     Rendezvous,
-    /// To link two ranks.
-    Link { communicator: u64, channel: u8, via: Via },
+    /// To link two ranks on a communicator that a call on `origin` made.
+    Link { communicator: u64, origin: u64, channel: u8, via: Via },
     /// To ask where a rank stands.
     Reports,
     /// To have it write down what it did last.
     Record,
-    /// To ask whether it has left a communicator.
-    Left { communicator: u64 },
+    /// To ask whether it has left such a communicator, or will never be in it.
+    Left { communicator: u64, origin: u64 },
     /// To ask how far it is in agreeing on who is left of a communicator.
     Stage { communicator: u64 },
     /// To meet at rank 0 as one of those that take newcomers in: all of them know the attempt by this number.
@@ -61,11 +61,6 @@ pub(super) enum Purpose {
 }
 
 impl Purpose {
-    /// Whether it is a link of that communicator.
-    pub(super) fn is_link_of(self, of: u64) -> bool {
-        matches!(self, Self::Link { communicator, .. } if communicator == of)
-    }
-
     /// Whether the stream is kept; else it ends with an answer.
     pub(super) fn stays(self) -> bool {
         !matches!(self, Self::Reports | Self::Record | Self::Left { .. } | Self::Stage { .. })
@@ -117,22 +112,27 @@ impl Hello {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
+        let origin = match self.purpose {
+            Purpose::Link { origin, .. } | Purpose::Left { origin, .. } => origin,
+            _ => 0,
+        };
         let (kind, communicator, channel, via) = match self.purpose {
             Purpose::Rendezvous => (0, 0, 0, 0),
-            Purpose::Link { communicator, channel, via } => (1, communicator, channel, via as u8),
+            Purpose::Link { communicator, channel, via, .. } => (1, communicator, channel, via as u8),
             Purpose::Reports => (2, 0, 0, 0),
             Purpose::Stage { communicator } => (3, communicator, 0, 0),
             Purpose::Grow { number } => (4, number, 0, 0),
             Purpose::Join => (5, 0, 0, 0),
             Purpose::Record => (6, 0, 0, 0),
-            Purpose::Left { communicator } => (7, communicator, 0, 0),
+            Purpose::Left { communicator, .. } => (7, communicator, 0, 0),
         };
         let mut version = [0; 32];
         let len = self.version.len().min(version.len());
         version[..len].copy_from_slice(&self.version.as_bytes()[..len]);
         let hello = Writer::default().raw(&MAGIC).raw(&version).raw(&self.job);
         let hello = hello.u32(self.from).u32(self.to).u32(self.size);
-        hello.u8(kind).u8(channel).u8(via).u8(self.encrypts.into()).u64(communicator).raw(&self.nonce).done()
+        let hello = hello.u8(kind).u8(channel).u8(via).u8(self.encrypts.into());
+        hello.u64(communicator).u64(origin).raw(&self.nonce).done()
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
@@ -144,19 +144,19 @@ impl Hello {
         let job = reader.array()?;
         let (from, to, size) = (reader.u32()?, reader.u32()?, reader.u32()?);
         let (kind, channel, via, encrypts) = (reader.u8()?, reader.u8()?, reader.u8()?, reader.u8()?);
-        let communicator = reader.u64()?;
+        let (communicator, origin) = (reader.u64()?, reader.u64()?);
         let nonce = reader.array()?;
         reader.end()?;
         let via = [Via::Unix, Via::Tcp].into_iter().find(|&known| known as u8 == via)?;
         let purpose = match kind {
             0 => Purpose::Rendezvous,
-            1 => Purpose::Link { communicator, channel, via },
+            1 => Purpose::Link { communicator, origin, channel, via },
             2 => Purpose::Reports,
             3 => Purpose::Stage { communicator },
             4 => Purpose::Grow { number: communicator },
             5 => Purpose::Join,
             6 => Purpose::Record,
-            7 => Purpose::Left { communicator },
+            7 => Purpose::Left { communicator, origin },
             _ => return None,
         };
         let encrypts = [false, true].into_iter().find(|&known| u8::from(known) == encrypts)?;
@@ -411,7 +411,7 @@ mod tests {
     const NONCE: [u8; 32] = [7; 32];
 
     fn hello() -> Hello {
-        let purpose = Purpose::Link { communicator: 5, channel: 2, via: Via::Tcp };
+        let purpose = Purpose::Link { communicator: 5, origin: 4, channel: 2, via: Via::Tcp };
         Hello::new("job", (1, 3), 4, purpose, false, [9; 32])
     }
 

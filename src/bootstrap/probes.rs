@@ -82,7 +82,7 @@ fn wait_for(mut words: &[u8], step: usize) -> Option<Result<Hello, String>> {
 }
 
 pub(crate) fn hellos() -> Seeds {
-    let link = |via| Purpose::Link { communicator: 5, channel: 2, via };
+    let link = |via| Purpose::Link { communicator: 5, origin: 4, channel: 2, via };
     let of = |purpose| Hello::new("job", (1, 3), 4, purpose, false, [9; 32]).encode();
     let mut other = of(Purpose::Rendezvous);
     other[8..14].copy_from_slice(b"9.8.7\0");
@@ -96,7 +96,7 @@ pub(crate) fn hellos() -> Seeds {
         ("link-tcp", of(link(Via::Tcp))),
         ("grow", of(Purpose::Grow { number: 7 })),
         ("join", of(Purpose::Join)),
-        ("left", of(Purpose::Left { communicator: 7 })),
+        ("left", of(Purpose::Left { communicator: 7, origin: 4 })),
         ("another-version", other),
         ("another-kind", kind),
         ("wrong-proof", unproved),
@@ -129,7 +129,7 @@ pub(crate) fn dialer(bytes: &[u8]) {
 }
 
 pub(crate) fn verdicts() -> Seeds {
-    let challenge = || Writer::default().raw(b"kolo-hi3").raw(&NONCE);
+    let challenge = || Writer::default().raw(b"kolo-hi4").raw(&NONCE);
     let verdict = |accepts: u8, words: &str| challenge().raw(&[0; PROOF]).u8(accepts).text(words).done();
     let mut long = verdict(0, "");
     long[CHALLENGE + PROOF + 1..].copy_from_slice(&[0xff, 0xff]);

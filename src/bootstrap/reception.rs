@@ -366,7 +366,7 @@ mod tests {
         }
         let late = Deadline::after(Some(LONG));
         // One byte at a time earns no more of it.
-        let mut hello = b"kolo-hi3".iter().chain(std::iter::repeat(&0)).take(HELLO - 1);
+        let mut hello = b"kolo-hi4".iter().chain(std::iter::repeat(&0)).take(HELLO - 1);
         while !reception.strangers.is_empty() {
             let _ = hello.next().map(|byte| slow.write_all(&[*byte]));
             attend(&mut reception);

@@ -224,6 +224,7 @@ impl Context {
             me: self.me,
             peer,
             communicator: group.id,
+            origin: group.origin,
             channel: port.channel,
             node: &self.roster.nodes[peer],
             door: &self.door,

@@ -24,6 +24,8 @@ use crate::topology::Topology;
 pub(crate) struct Group {
     /// The same number on all its ranks, another for each communicator of the job.
     pub(super) id: u64,
+    /// That of the one that was split to make it; its own where none was.
+    pub(super) origin: u64,
     /// This rank.
     pub(super) rank: usize,
     /// Each rank, as the job numbers it.
@@ -36,7 +38,7 @@ impl Group {
     /// All ranks of a job, under the number that their communicator has; this one is `rank`.
     pub(super) fn all(id: u64, rank: usize, topology: &Topology) -> Self {
         let members = (0..topology.size() as u32).collect();
-        Self { id, rank, members, topology: topology.clone() }
+        Self { id, origin: id, rank, members, topology: topology.clone() }
     }
 }
 

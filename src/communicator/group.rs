@@ -153,6 +153,7 @@ impl Group {
         let new_rank = |old: usize| ranks.iter().position(|&rank| rank == old);
         Self {
             id,
+            origin: self.id,
             rank: new_rank(self.rank).expect("this rank is one of them"),
             members: ranks.iter().map(|&rank| self.members[rank]).collect(),
             topology: self.topology.part(ranks),

@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use super::Communicator;
 use super::context::Context;
+use super::core::Group;
 use crate::engine::mix;
 use crate::error::{Error, Kind, Result};
 use crate::health::{Deadline, Stage, Standing};
@@ -170,7 +171,9 @@ impl Communicator {
             return Err(blame(Error::new(Kind::PeerLost, text)));
         }
         let id = left.iter().fold(mix(id, SHRUNK), |id, rank| mix(id, u64::from(*rank)));
-        Self::new(self.context.clone(), self.group.part(id, &ranks), settings)
+        // All that are left make it, though the one that it is made of is over.
+        let group = Group { origin: id, ..self.group.part(id, &ranks) };
+        Self::new(self.context.clone(), group, settings)
     }
 }
 

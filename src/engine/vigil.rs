@@ -81,6 +81,7 @@ impl Vigil {
         roster: Arc<Roster>,
     ) -> Self {
         let standing = standings.enter(id, Arc::clone(&members));
+        door.enter(id);
         Self { id, members, rank, standing, standings, door, roster }
     }
 

@@ -289,6 +289,8 @@ pub struct Meeting<'a> {
     pub peer: usize,
     /// The communicator that the link will serve; the same number on all its ranks.
     pub communicator: u64,
+    /// The one that a call was made on that made it; itself where there is none.
+    pub origin: u64,
     /// Which of the pair's streams.
     pub channel: Channel,
     /// What the other rank told about itself.
