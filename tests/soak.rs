@@ -30,6 +30,9 @@ const FULL: usize = 8;
 const PARTS: usize = 4;
 /// A death comes within so many microseconds of its turn's beginning.
 const DOOM: usize = 60_000;
+/// From this turn on the first ranks live, so that their memory is seen for long.
+const SETTLED: u64 = 500;
+const ELDERS: usize = 2;
 /// In a quarter of fewer turns memory depends on what was drawn.
 const ENOUGH: usize = 100;
 /// By so much a rank's memory may be more in its last quarter than in its first half.
@@ -168,7 +171,8 @@ impl Part {
         random.next();
         let deadly = random.below(8) == 0 && doomed == 0 && size == FULL;
         for _ in 0..if deadly { 1 + random.below(3) } else { 0 } {
-            let (victim, delay) = (random.below(size), random.below(DOOM));
+            let elders = if self.turn < SETTLED { 0 } else { ELDERS };
+            let (victim, delay) = (elders + random.below(size - elders), random.below(DOOM));
             if victim == self.world.rank() {
                 self.die_in(Duration::from_micros(delay as u64));
             }
