@@ -3,7 +3,8 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use super::handshake::{CHALLENGE, Dialer, Hello, Judged, VERDICT};
+use super::handshake::{CHALLENGE, Dialer, Judged, VERDICT};
+use super::hello::Hello;
 use super::secret::Secret;
 use super::stream::{Dialed, Stream, Trouble, dial_tcp, dial_unix};
 use crate::config::Place;

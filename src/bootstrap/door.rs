@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::hall::{Appointment, Hall};
-use super::handshake::{Purpose, Via};
+use super::hello::{Purpose, Via};
 use super::interfaces::addresses;
 use super::reception::Reception;
 use super::secret::{Secret, hex, random};

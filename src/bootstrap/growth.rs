@@ -14,7 +14,7 @@
 //! What the generation's links prove is a secret drawn anew: whoever is of an earlier one cannot even knock at a door.
 
 use super::dial::{ATTEMPT, FIRST_PAUSE, Knocked, LAST_PAUSE, knock, within};
-use super::handshake::{Hello, Purpose};
+use super::hello::{Hello, Purpose};
 use super::secret::{Secret, random};
 use super::star::{GRACE, Hub, Party, Spoke};
 use super::stream::Listener;

@@ -7,7 +7,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::dial::{dial, within};
-use super::handshake::{Hello, Purpose, Refusal, Via, same_encryption, same_job, same_version};
+use super::handshake::{Refusal, same_encryption, same_job, same_version};
+use super::hello::{Hello, Purpose, Via};
 use super::reception::{Guest, News, Reception};
 use super::secret::{Secret, random};
 use super::stream::{Stream, room_for_another};

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 
 use super::Door;
-use super::handshake::VERSION;
+use super::hello::VERSION;
 use super::secret::digest;
 use super::stream::{Dialed, dial_unix, room_for_another};
 use super::wire::{Reader, Writer};

@@ -6,7 +6,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::handshake::{CHALLENGE, Dialer, HELLO, Hello, PROOF, Purpose, Reply, VERDICT, Via, Waiter};
+use super::handshake::{CHALLENGE, Dialer, PROOF, Reply, VERDICT, Waiter};
+use super::hello::{HELLO, Hello, Purpose, Via};
 use super::pmi::{Pmi, unhex};
 use super::secret::{Secret, hex};
 use super::star::{Inbox, MOST, Seat, Spoke};
@@ -198,7 +199,7 @@ pub(crate) fn answered() -> Seeds {
 
 pub(crate) fn cards() -> Seeds {
     let node = Node {
-        version: super::handshake::VERSION.to_owned(),
+        version: super::hello::VERSION.to_owned(),
         user: 1000,
         pid: 4711,
         process: [1; 16],

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
-use super::handshake::{HELLO, Hello, Refusal, Reply, Waiter};
+use super::handshake::{Refusal, Reply, Waiter};
+use super::hello::{HELLO, Hello};
 use super::inquiry;
 use super::seal::Session;
 use super::secret::{Secret, random};
