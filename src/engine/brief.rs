@@ -11,7 +11,7 @@ use super::Request;
 use super::board::Board;
 use super::chart::{Bytes, Chart, Leg, Place};
 use super::link::Links;
-use super::route::{Hop, Route};
+use super::route::{Hop, Move, Route};
 use super::walk::{Call, Tried, WORTH_LENDING, Walk, mismatch};
 use crate::error::Result;
 use crate::kernel;
@@ -24,7 +24,11 @@ const BOARD: usize = Memory::Board(0).kind();
 
 /// The steps of such a route.
 #[derive(Debug)]
-pub struct Brief(Box<[Form]>);
+pub struct Brief {
+    forms: Box<[Form]>,
+    /// Whether one of them may lend memory, which is waited for at the end.
+    lends: bool,
+}
 
 /// A step; all but the last are of one block, which is not empty and is not lent.
 #[derive(Debug)]
@@ -59,15 +63,16 @@ pub(super) struct Sprint<'a> {
 impl Brief {
     /// That of these steps.
     pub fn new(hops: &[Hop], legs: &[Leg]) -> Self {
-        Self(hops.iter().zip(legs).map(|(hop, leg)| Form::new(hop, leg)).collect())
+        let steps = || hops.iter().zip(legs);
+        let lent = |(hop, leg): (&Hop, &Leg)| matches!(hop, Hop::Move(step) if lends(step, leg));
+        Self { forms: steps().map(|(hop, leg)| Form::new(hop, leg)).collect(), lends: steps().any(lent) }
     }
 }
 
 impl<'a> Sprint<'a> {
     /// Takes the steps, with so many looks for each. What is left of them is returned.
     #[inline(always)]
-    pub(super) fn run(&self, Brief(forms): &Brief, looks: u32) -> Result<Option<Walk>> {
-        let Self { links, route, .. } = self;
+    pub(super) fn run(&self, Brief { forms, lends }: &Brief, looks: u32) -> Result<Option<Walk>> {
         for (step, form) in forms.iter().enumerate() {
             let mut looked = 0;
             while !self.takes(step, form)? {
@@ -78,7 +83,7 @@ impl<'a> Sprint<'a> {
                 std::hint::spin_loop();
             }
         }
-        if !route.lends || links.settled(&route.links)? {
+        if !lends || self.links.settled(&self.route.links)? {
             return Ok(None);
         }
         Ok(Some(Walk::from_step(forms.len())))
@@ -159,6 +164,11 @@ impl<'a> Sprint<'a> {
     }
 }
 
+/// Whether a step may lend what it sends.
+fn lends(step: &Move, leg: &Leg) -> bool {
+    step.lends && leg.len >= WORTH_LENDING
+}
+
 impl Form {
     fn new(hop: &Hop, leg: &Leg) -> Self {
         let step = match hop {
@@ -169,8 +179,7 @@ impl Form {
         };
         let on_board = |place: &Place| matches!(place, Place::Bytes(Bytes(BOARD, _)));
         let boards = leg.sources.iter().chain(&leg.places).any(on_board);
-        let lent = step.lends && leg.len >= WORTH_LENDING;
-        if step.span.count != 1 || leg.len == 0 || lent || boards {
+        if step.span.count != 1 || leg.len == 0 || lends(step, leg) || boards {
             return Self::Any;
         }
         let finish = step.finish;

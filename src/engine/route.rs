@@ -106,8 +106,6 @@ pub struct Route {
     pub board: Option<Board>,
     /// Whether nothing on its links moves by this rank's own effort alone: what comes, comes by itself.
     pub prompt: bool,
-    /// Whether a step of it may lend.
-    pub lends: bool,
     /// Whether a step of it reads the caller's vectors. Where none does, it does not matter that they are one.
     pub reads: bool,
 }
@@ -149,11 +147,10 @@ impl Route {
             })
         };
         let lanes: Vec<Vec<Hop>> = (0..rails).flat_map(on).collect();
-        let lends = lanes.iter().flatten().any(|hop| matches!(hop, Hop::Move(step) if step.lends));
         let reads = lanes.iter().flatten().any(|hop| matches!(hop, Hop::Move(step) if step.reads_vectors()));
         let used: Vec<u32> = ports(&plan, rails).into_iter().map(link).collect();
         let prompt = used.iter().all(|&at| links.at(at).watch().is_none());
-        Self { plan, lanes, rails, links: used, board, prompt, lends, reads }
+        Self { plan, lanes, rails, links: used, board, prompt, reads }
     }
 }
 
