@@ -20,7 +20,7 @@ use kolo::health::Deadline;
 use kolo::kernel;
 use kolo::memory::{Bell, View};
 use kolo::transport::fabric::{Endpoint, Stream, link_over};
-use kolo::transport::{Lent, Link, Received, Tag, Terms};
+use kolo::transport::{Lent, Link, Received, Size, Tag, Terms};
 use support::pin;
 
 const TAG: Tag = Tag { digest: 7, body: [1, 2, 3, 4] };
@@ -77,7 +77,7 @@ fn send(link: &dyn Link, bytes: &[u8]) {
             let sent = match piece.len() {
                 ..LONG => link.send(View::read(piece), &TAG).expect("the peer is there"),
                 _ => {
-                    let terms = Terms::Read { whole: View::read(bytes), much: true };
+                    let terms = Terms::Read { whole: View::read(bytes), size: Size::Huge };
                     let lent = link.lend(&[View::read(piece)], terms, &TAG).expect("the peer is there");
                     assert_ne!(lent, Lent::Never);
                     lent == Lent::Yes

@@ -105,6 +105,8 @@ fn what_others_read_there_is_read_before_it_is_written_anew() {
                     communicator.set_algorithm(CollectiveKind::AllGather, Some(algorithm.name())).unwrap();
                     (0..EACH).for_each(|index| input[index] = number(me, index, turn));
                     communicator.all_gather(&input[..EACH], output).unwrap();
+                    let kept = (0..EACH).all(|index| input[index] == number(me, index, turn));
+                    assert!(kept, "an input was written: all-gather by {}", algorithm.name());
                     input.fill(u32::MAX);
                     let expected = (0..all).map(|at| number(at / EACH, at % EACH, turn));
                     assert!(output.iter().copied().eq(expected), "all-gather by {}", algorithm.name());
@@ -113,6 +115,8 @@ fn what_others_read_there_is_read_before_it_is_written_anew() {
                     communicator.set_algorithm(CollectiveKind::AllToAll, Some(algorithm.name())).unwrap();
                     (0..all).for_each(|index| input[index] = number(me, index, turn));
                     communicator.all_to_all(input, output).unwrap();
+                    let kept = (0..all).all(|index| input[index] == number(me, index, turn));
+                    assert!(kept, "an input was written: all-to-all by {}", algorithm.name());
                     input.fill(u32::MAX);
                     let expected = (0..all).map(|at| number(at / EACH, me * EACH + at % EACH, turn));
                     assert!(output.iter().copied().eq(expected), "all-to-all by {}", algorithm.name());
@@ -123,6 +127,8 @@ fn what_others_read_there_is_read_before_it_is_written_anew() {
                         .unwrap();
                     (0..all).for_each(|index| input[index] = number(me, index, turn));
                     communicator.reduce_scatter(input, &mut output[..EACH], ReduceOp::Sum).unwrap();
+                    let kept = (0..all).all(|index| input[index] == number(me, index, turn));
+                    assert!(kept, "an input was written: reduce-scatter by {}", algorithm.name());
                     input.fill(u32::MAX);
                     let sum =
                         |index| (0..size).map(|rank| number(rank, me * EACH + index, turn)).sum::<u32>();

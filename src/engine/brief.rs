@@ -136,7 +136,7 @@ impl<'a> Sprint<'a> {
         let Self { links, request, route, chart, scratch } = *self;
         let board = route.board.as_ref().map_or_else(View::empty, Board::view);
         let memories = [request.input, request.output, scratch, board];
-        let call = Call { request, extents: &chart.extents, memories };
+        let call = Call { request, extents: &chart.extents, memories, overflows: false };
         let tried = route.lanes[0][step].attempt(&chart.legs[0][step], 0, links, &call)?;
         Ok(matches!(tried, Tried::Done))
     }

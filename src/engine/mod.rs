@@ -214,12 +214,13 @@ impl Engine {
         let Self { links, scratch, bell, home, overflow, abort, vigil, .. } = self;
         let (input, mut output) = (request.input, request.output);
         let in_place = output.same_place(input);
-        let vectors = if in_place { output.len() } else { input.len() + output.len() };
-        if vectors > *overflow && !(in_place && route.reads) {
+        let vectors = if in_place { input.len().max(output.len()) } else { input.len() + output.len() };
+        let overflows = vectors > *overflow;
+        if overflows && !(in_place && route.reads) {
             output = output.streamed();
         }
         let board = route.board.as_ref().map_or_else(View::empty, Board::view);
-        let call = Call { request, extents, memories: [input, output, scratch.view(), board] };
+        let call = Call { request, extents, memories: [input, output, scratch.view(), board], overflows };
         then(&Ride { course, links, call, bell, abort, patience, home: home.as_ref(), vigil })
     }
 

@@ -24,15 +24,15 @@ use crate::health::{self, Peers, Standing, WORTH_RECORDING};
 use crate::kernel;
 use crate::memory::View;
 use crate::plan::{Memory, Span};
-use crate::transport::{Lent, Received, Tag, Terms};
+use crate::transport::{Lent, Received, Size, Tag, Terms};
 
 /// Below this many bytes a copy is cheaper than lending and waiting for the loan's end, or than reading one message
 /// at a time.
 pub(super) const WORTH_LENDING: usize = 16 << 10;
 
-/// From how many bytes of a step on its lender overwrites little that its own nearest cache still holds. (2 ranks of
-/// Zen 4, L2 of 1 MiB each; all-gather in memory allocated together, copied and shown: 28 and 34 us of 512 KiB each,
-/// 68 and 49 of 1 MiB, 119 and 55 of 2 MiB; 2026-11-28, `benches/versus/run`.)
+/// From how many bytes of a step on reading them where they lie beats a copy between. (2 ranks of Zen 4, all-gather in
+/// place in memory allocated together, copied and lent: 117 and 57 us of 2 MiB each, 28 and 23 of 512 KiB; with the cores
+/// apart 153 and 181, 43 and 52; 2026-11-28, `benches/versus/run`.)
 const MUCH: usize = 1 << 20;
 
 /// What one call works on.
@@ -45,6 +45,8 @@ pub struct Call<'a> {
     /// What it works on, by [`Memory::kind`]. An output that is more than the caches hold, and apart from the
     /// input, is written past them.
     pub memories: [View<'a>; Memory::KINDS],
+    /// Whether its vectors are more than the caches hold.
+    pub overflows: bool,
 }
 
 /// How far a walk has come.
@@ -470,7 +472,7 @@ impl<'c> Moving<'_, 'c> {
     /// Lends what the step sends, and copies what it keeps; nothing where the message must be copied, too.
     #[inline(never)]
     pub(super) fn lend(&self, links: &Links, tag: &Tag) -> Result<Option<Tried>> {
-        let (Move { sources, places, exchanges, gives, .. }, Request { input, output, .. }) =
+        let (Move { sources, places, exchanges, gives, .. }, Request { input, output, reducer, .. }) =
             (self.step, self.call.request);
         let (kept, to) = match places[..] {
             [Operand::Link(to)] => (None, to),
@@ -481,10 +483,16 @@ impl<'c> Moving<'_, 'c> {
         let blocks = |span: Span| (0..span.count).map(move |index| self.view(span, index));
         let pieces: Few<View<'_>> = blocks(span).collect();
         let rounds = self.call.extents.rounds();
-        let much = *exchanges && rounds * pieces.iter().map(|piece| piece.len()).sum::<usize>() >= MUCH;
+        let size = match rounds * pieces.iter().map(|piece| piece.len()).sum::<usize>() {
+            bytes if bytes < MUCH || !exchanges => Size::Little,
+            _ if self.call.overflows => Size::Huge,
+            // Who combines what it claims stores the result there.
+            _ if reducer.is_some() => Size::Little,
+            _ => Size::Much,
+        };
         let in_place = input.same_place(*output) && input.len() == output.len();
         let whole = if span.memory == Memory::Input { *input } else { *output };
-        let terms = if *gives && in_place { Terms::Answer { whole } } else { Terms::Read { whole, much } };
+        let terms = if *gives && in_place { Terms::Answer { whole } } else { Terms::Read { whole, size } };
         Ok(match links.lend(to, &pieces, terms, tag)? {
             Lent::Yes => {
                 for (into, from) in iter::zip(kept.into_iter().flat_map(blocks), &pieces) {

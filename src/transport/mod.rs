@@ -43,6 +43,17 @@ pub struct Limits {
     pub receives: bool,
 }
 
+/// How much a step lends to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// What its lender's nearest cache holds, or what a lender with nothing else to do may as well copy.
+    Little,
+    /// More, but caches hold it; it is only copied.
+    Much,
+    /// More than they hold.
+    Huge,
+}
+
 /// On what terms a message is lent.
 ///
 /// `whole` is what lies around it, as far as nobody but the lending call writes there.
@@ -52,8 +63,8 @@ pub enum Terms<'a> {
     Read {
         /// See above.
         whole: View<'a>,
-        /// Whether the call lends much that way, and has other bytes to move meanwhile.
-        much: bool,
+        /// How much the step lends that way in all.
+        size: Size,
     },
     /// The reader may store its answer in the very place, at any time before that answer has come: nobody of
     /// this rank looks there meanwhile.

@@ -5,7 +5,7 @@ use std::thread;
 
 use kolo::Kind;
 use kolo::memory::View;
-use kolo::transport::{Lent, Tag, Terms};
+use kolo::transport::{Lent, Size, Tag, Terms};
 
 use crate::end::{End, bytes, eventually, mix, read, send, tag, take, write};
 
@@ -183,7 +183,7 @@ pub(crate) fn too_long_a_message_is_refused([a, b]: [End; 2]) {
         assert_eq!(a.link.reserve(len).unwrap_err().kind(), Kind::Usage);
     }
     let long = vec![0; a.link.limits().slot];
-    let terms = Terms::Read { whole: View::read(&long), much: true };
+    let terms = Terms::Read { whole: View::read(&long), size: Size::Huge };
     match a.link.lend(&[View::read(&long), View::read(&[1])], terms, &tag(1)) {
         Ok(lent) => assert_eq!(lent, Lent::Never),
         Err(error) => assert_eq!(error.kind(), Kind::Usage),
@@ -203,7 +203,7 @@ fn lend(end: &End, pieces: &[View<'_>], tag: &Tag) -> Lent {
     end.link
         .lend(
             pieces,
-            Terms::Read { whole: pieces.first().copied().unwrap_or_else(View::empty), much: true },
+            Terms::Read { whole: pieces.first().copied().unwrap_or_else(View::empty), size: Size::Huge },
             tag,
         )
         .unwrap()

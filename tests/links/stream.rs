@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 
 use kolo::Kind as ErrorKind;
 use kolo::memory::{Bell, View};
-use kolo::transport::{Lent, Received, Terms, tcp};
+use kolo::transport::{Lent, Received, Size, Terms, tcp};
 
 use crate::end::{End, bytes, eventually, read, send, tag, take};
 use crate::kinds::{Kind, Tcp};
@@ -23,7 +23,7 @@ fn lend(end: &End, pieces: &[View<'_>]) -> bool {
     end.link
         .lend(
             pieces,
-            Terms::Read { whole: pieces.first().copied().unwrap_or_else(View::empty), much: true },
+            Terms::Read { whole: pieces.first().copied().unwrap_or_else(View::empty), size: Size::Huge },
             &tag(1),
         )
         .unwrap()
@@ -96,7 +96,7 @@ fn a_received_message_may_be_passed_on_and_released_at_once() {
         let message = eventually(&ends, || ends[1].link.peek());
         assert_eq!(message.payload.as_ptr() as usize % 16, 0);
         eventually(&ends, || {
-            let terms = Terms::Read { whole: message.payload, much: true };
+            let terms = Terms::Read { whole: message.payload, size: Size::Huge };
             let lent = ends[1].link.lend(&[message.payload], terms, &tag(number))?;
             Ok((lent == Lent::Yes).then_some(()))
         });

@@ -80,14 +80,16 @@ pub(super) struct Buffer {
 /// bytes say where.
 pub(super) const LENT: u32 = 0xff;
 
-/// The same, where the reader may only read it.
+/// The same, where the reader may only read it; and where it only copies it, and stores what it reads, so that
+/// lines migrate.
 pub(super) const SHOWN: u32 = 0xfd;
+pub(super) const HANDED: u32 = 0xfc;
 
 /// What stands there where the payload is an answer that lies in the place of what the reader lent; the packed
 /// bytes say with which message.
 pub(super) const ANSWERED: u32 = 0xfe;
 
-const _: () = assert!(BUFFERS < SHOWN);
+const _: () = assert!(BUFFERS < HANDED);
 
 /// What a header says of its message, in one word.
 #[derive(Clone, Copy)]
@@ -108,7 +110,7 @@ impl About {
     /// Whether a payload that is not packed lies in no buffer, but in what one of the ranks lends.
     #[inline]
     pub(super) fn is_lent(self) -> bool {
-        self.buffer >= SHOWN
+        self.buffer >= HANDED
     }
 
     #[inline]

@@ -7,9 +7,8 @@
 //! finds the sum where it wants it  ◀───────────────    answers: it is in the place of 7
 //! ```
 //! A line that the reader has only read costs its owner several times what a copy costs, when it is overwritten
-//! next. So of what caches hold only that is lent which is answered in its place: each line that is read is stored,
-//! too, and migrates. What is more than they hold has left them before it is overwritten. That is also shown: lent to
-//! be read.
+//! next. So each line that is read there is stored, too, and migrates: with the answer, or as it is, where it is lent to
+//! be read. What is more than caches hold has left them before it is overwritten: that is only read.
 //!
 //! A loan ends with its answer, or with its release where the reader answered elsewhere or not at all. A lender
 //! that fails before does not wait, since the reader may be stopped in the middle of its answer: it takes the
@@ -172,7 +171,7 @@ mod tests {
     use crate::memory::{Allocation, Bell, Part, Region};
     use crate::transport::shm::layout::PACKED;
     use crate::transport::shm::link;
-    use crate::transport::{Lent, Link, Tag, Terms};
+    use crate::transport::{Lent, Link, Size, Tag, Terms};
 
     const TAG: Tag = Tag { digest: 1, body: [2; 4] };
     const LEN: usize = 100_000;
@@ -191,8 +190,8 @@ mod tests {
         }
 
         /// Lends bytes of its part, to be read.
-        fn show(&self, view: View<'_>) -> Lent {
-            self.link.lend(&[view], Terms::Read { whole: self.part.view(), much: true }, &TAG).unwrap()
+        fn show(&self, view: View<'_>, size: Size) -> Lent {
+            self.link.lend(&[view], Terms::Read { whole: self.part.view(), size }, &TAG).unwrap()
         }
 
         fn settled(&self) -> bool {
@@ -325,7 +324,7 @@ mod tests {
         let part = a.part.view();
         let whole = Terms::Answer { whole: part };
         let lend = |pieces: &[View<'_>], terms| a.link.lend(pieces, terms, &TAG).unwrap();
-        let read = Terms::Read { whole: part, much: false };
+        let read = Terms::Read { whole: part, size: Size::Little };
         assert_eq!(lend(&[part.part(0..20_000)], read), Lent::Never, "caches hold all of it");
         assert_eq!(lend(&[part.part(0..20_000), part.part(40_000..60_000)], whole), Lent::Never);
         assert_eq!(lend(&[part.part(0..PACKED)], whole), Lent::Never, "it is packed");
@@ -341,18 +340,19 @@ mod tests {
         let [a, b] = pair();
         let place = a.part.view().part(0..50_000);
         for turn in 0..5 * HEADERS as u8 {
+            let size = if turn % 2 == 0 { Size::Much } else { Size::Huge };
             fill(place, turn);
-            assert_eq!(a.show(place), Lent::Yes);
+            assert_eq!(a.show(place, size), Lent::Yes);
             assert!(!a.settled());
             let came = b.link.peek().unwrap().expect("it has come").payload;
-            assert!(is_full_of(came, turn) && !came.is_writable());
+            assert!(is_full_of(came, turn) && came.is_claimed() == (size == Size::Much));
             b.link.release().unwrap();
             assert!(a.settled());
         }
         for turn in 0..HEADERS {
-            assert_eq!(a.show(place), Lent::Yes, "{turn}");
+            assert_eq!(a.show(place, Size::Huge), Lent::Yes, "{turn}");
         }
-        assert_eq!(a.show(place), Lent::Later, "loans count as messages");
+        assert_eq!(a.show(place, Size::Huge), Lent::Later, "loans count as messages");
     }
 
     /// The peer may walk a plan by which it answers in place what is lent for that.
@@ -361,7 +361,7 @@ mod tests {
         let [a, b] = pair();
         let place = a.part.view().part(0..50_000);
         fill(place, 1);
-        assert_eq!(a.show(place), Lent::Yes);
+        assert_eq!(a.show(place, Size::Huge), Lent::Yes);
         let came = b.link.peek().unwrap().expect("it has come").payload;
         let room = b.link.answer(came.len()).unwrap().expect("there is room");
         assert!(!room.same_place(came));
@@ -378,7 +378,7 @@ mod tests {
         let [a, b] = pair();
         let place = a.part.view().part(0..100_000);
         fill(a.part.view(), 1);
-        assert_eq!(a.show(place), Lent::Yes);
+        assert_eq!(a.show(place, Size::Huge), Lent::Yes);
         let open = b.link.peek().unwrap().unwrap().payload;
         a.link.fail();
         assert!(a.settled(), "nobody is waited for");

@@ -38,7 +38,7 @@ use std::sync::atomic::Ordering;
 use super::fifo::{CREDIT, Forged, Reader, SLOT, Writer};
 use super::pool::Pool;
 use super::{
-    Handover, Lent, Limits, Link, Meeting, Message, Reason, Tag, Terms, Transport, Watch, not_reserved,
+    Handover, Lent, Limits, Link, Meeting, Message, Reason, Size, Tag, Terms, Transport, Watch, not_reserved,
     send_copy, too_long,
 };
 use crate::bootstrap::Node;
@@ -50,7 +50,9 @@ use crate::sys::os;
 use crate::topology::{Cost, Handling};
 use hello::gone;
 pub(super) use hello::{receive_descriptors, receive_hello, send_hello};
-use layout::{ANSWERED, About, BUFFERS, Board, CAP, HEADERS, Header, LENT, Layout, PACKED, SHOWN, forged};
+use layout::{
+    ANSWERED, About, BUFFERS, Board, CAP, HANDED, HEADERS, Header, LENT, Layout, PACKED, SHOWN, forged,
+};
 use loan::Loans;
 
 /// Where a reserved message lies.
@@ -263,6 +265,7 @@ impl ShmLink {
         match about.buffer {
             LENT => self.loans.borrow(words, len).ok_or_else(|| forged("a loan")),
             SHOWN => self.loans.borrow(words, len).map(View::read_only).ok_or_else(|| forged("a loan")),
+            HANDED => self.loans.borrow(words, len).map(View::claimed).ok_or_else(|| forged("a loan")),
             _ => self.loans.answered(words[0], len).ok_or_else(|| forged("an answer")),
         }
     }
@@ -271,7 +274,7 @@ impl ShmLink {
     #[cold]
     fn let_go(&self, about: About) {
         match about.buffer {
-            LENT | SHOWN => {
+            LENT | SHOWN | HANDED => {
                 self.answered.set(false);
                 self.loans.close();
             }
@@ -354,7 +357,7 @@ impl Link for ShmLink {
         let room = match about.buffer {
             _ if about.len as usize <= PACKED || self.answered.get() => None,
             LENT => self.loans.is_open(len).then_some(Room::Borrowed),
-            SHOWN | ANSWERED => None,
+            SHOWN | HANDED | ANSWERED => None,
             buffer => Some(Room::Answer(buffer)),
         };
         self.reserve_in(len, room)
@@ -451,8 +454,9 @@ impl Link for ShmLink {
         let &[piece] = pieces else { return Ok(Lent::Never) };
         let buffer = match terms {
             Terms::Answer { .. } => LENT,
-            Terms::Read { much: true, .. } => SHOWN,
-            Terms::Read { .. } => return Ok(Lent::Never),
+            Terms::Read { size: Size::Little, .. } => return Ok(Lent::Never),
+            Terms::Read { size: Size::Much, .. } => HANDED,
+            Terms::Read { size: Size::Huge, .. } => SHOWN,
         };
         if !(PACKED + 1..=SLOT).contains(&piece.len()) {
             return Ok(Lent::Never);

@@ -35,7 +35,7 @@ fn headers_that_no_rank_could_mean_are_refused() {
         (u32::MAX, theirs, "a length"),
         (slot, mine, "a buffer"),
         (slot, BUFFERS, "a buffer"),
-        (PACKED as u32 + 1, SHOWN - 1, "a buffer"),
+        (PACKED as u32 + 1, HANDED - 1, "a buffer"),
     ];
     for (len, buffer, what) in cases {
         header.about.store(About { len, buffer, news: 0 }.word(), Ordering::Relaxed);
@@ -45,7 +45,7 @@ fn headers_that_no_rank_could_mean_are_refused() {
         assert_eq!(link.release().unwrap_err().kind(), Kind::Usage, "nothing was peeked");
     }
     // Nothing is known that could be lent, and this rank has lent nothing.
-    for (buffer, what) in [(LENT, "a loan"), (SHOWN, "a loan"), (ANSWERED, "an answer")] {
+    for (buffer, what) in [(LENT, "a loan"), (SHOWN, "a loan"), (HANDED, "a loan"), (ANSWERED, "an answer")] {
         header.about.store(About { len: PACKED as u32 + 1, buffer, news: 0 }.word(), Ordering::Relaxed);
         let error = link.peek().unwrap_err();
         assert!(error.to_string().contains(&format!("wrote {what}")), "{error}");
