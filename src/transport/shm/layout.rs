@@ -80,9 +80,10 @@ pub(super) struct Buffer {
 /// bytes say where.
 pub(super) const LENT: u32 = 0xff;
 
-/// The same, where the reader may only read it; and where it only copies it, and stores what it reads, so that
-/// lines migrate.
+/// The same, where the reader may only read it.
 pub(super) const SHOWN: u32 = 0xfd;
+
+/// The same, where the reader only copies it, and stores what it reads, so that lines migrate.
 pub(super) const HANDED: u32 = 0xfc;
 
 /// What stands there where the payload is an answer that lies in the place of what the reader lent; the packed

@@ -15,7 +15,7 @@
 //!
 //! So a message of up to 40 bytes crosses in one line, one of up to 104 in two that cores fetch together; a
 //! larger one lies in a buffer, whose owner is the reader from then on, or stays where it is, if it is to be
-//! answered there (`loan.rs`). The news are how many messages of the reader's were released: in an exchange
+//! answered there or is much (`loan.rs`). The news are how many messages of the reader's were released: in an exchange
 //! nobody reads the counters. Tags are not in the header: the reader wants them only when digests differ, and
 //! where they are, their lines never leave the writer's cache.
 //!
