@@ -170,11 +170,11 @@ mod tests {
     use crate::kernel;
     use crate::memory::{Allocation, Bell, Part, Region};
     use crate::transport::shm::layout::PACKED;
-    use crate::transport::shm::link;
+    use crate::transport::shm::{WORTH_ANSWERING, link};
     use crate::transport::{Lent, Link, Size, Tag, Terms};
 
     const TAG: Tag = Tag { digest: 1, body: [2; 4] };
-    const LEN: usize = 100_000;
+    const LEN: usize = 200_000;
 
     /// One of two ranks that have allocated `LEN` bytes each.
     struct Rank {
@@ -261,12 +261,12 @@ mod tests {
     fn a_loan_that_is_answered_elsewhere_ends_with_its_release() {
         let [a, b] = pair();
         for turn in 0..20 {
-            let place = a.part.view().part(0..50_000);
+            let place = a.part.view().part(0..80_000);
             fill(place, turn);
             assert_eq!(a.lend(place), Lent::Yes);
             assert!(is_full_of(b.link.peek().unwrap().unwrap().payload, turn));
-            fill(b.link.reserve(50_000).unwrap().unwrap(), 200);
-            b.link.commit(50_000, &TAG).unwrap();
+            fill(b.link.reserve(80_000).unwrap().unwrap(), 200);
+            b.link.commit(80_000, &TAG).unwrap();
             assert!(!a.settled());
             b.link.release().unwrap();
             assert!(a.settled());
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn loans_that_nobody_answers_become_copies() {
         let [a, b] = pair();
-        let place = a.part.view().part(0..50_000);
+        let place = a.part.view().part(0..80_000);
         let mut lent = Vec::new();
         for _ in 0..2 * HEADERS {
             lent.push(a.lend(place));
@@ -293,8 +293,8 @@ mod tests {
                 b.link.peek().unwrap().unwrap();
                 b.link.release().unwrap();
             } else {
-                a.link.reserve(50_000).unwrap().expect("copies still go");
-                a.link.commit(50_000, &TAG).unwrap();
+                a.link.reserve(80_000).unwrap().expect("copies still go");
+                a.link.commit(80_000, &TAG).unwrap();
                 b.link.peek().unwrap().unwrap();
                 b.link.release().unwrap();
             }
@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn credit_counts_loans_too() {
         let [a, b] = pair();
-        let place = a.part.view().part(0..20_000);
+        let place = a.part.view().part(0..70_000);
         for _ in 0..HEADERS {
             assert_eq!(a.lend(place), Lent::Yes);
         }
@@ -326,9 +326,11 @@ mod tests {
         let lend = |pieces: &[View<'_>], terms| a.link.lend(pieces, terms, &TAG).unwrap();
         let read = Terms::Read { whole: part, size: Size::Little };
         assert_eq!(lend(&[part.part(0..20_000)], read), Lent::Never, "caches hold all of it");
-        assert_eq!(lend(&[part.part(0..20_000), part.part(40_000..60_000)], whole), Lent::Never);
-        assert_eq!(lend(&[part.part(0..PACKED)], whole), Lent::Never, "it is packed");
-        let ordinary = vec![0; 20_000];
+        assert_eq!(lend(&[part.part(0..70_000), part.part(80_000..150_000)], whole), Lent::Never);
+        assert_eq!(lend(&[part.part(0..WORTH_ANSWERING - 1)], whole), Lent::Never, "copies cost less");
+        let huge = Terms::Read { whole: part, size: Size::Huge };
+        assert_eq!(lend(&[part.part(0..PACKED)], huge), Lent::Never, "it is packed");
+        let ordinary = vec![0; 70_000];
         let whole = Terms::Answer { whole: View::read(&ordinary) };
         assert_eq!(lend(&[View::read(&ordinary)], whole), Lent::Never);
         assert!(b.link.peek().unwrap().is_none() && a.settled());
@@ -411,7 +413,7 @@ mod tests {
     #[test]
     fn a_peer_that_leaves_its_answer_out_is_told() {
         let [a, b] = pair();
-        assert_eq!(a.lend(a.part.view().part(0..20_000)), Lent::Yes);
+        assert_eq!(a.lend(a.part.view().part(0..70_000)), Lent::Yes);
         b.link.fail();
         assert_eq!(a.link.settled().unwrap_err().kind(), Kind::PeerLost);
         a.link.fail();
