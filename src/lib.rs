@@ -19,6 +19,10 @@ mod sys;
 pub mod topology;
 pub mod transport;
 
+/// Whether calls are compared, peers and aborts looked for, and calls recorded. Only a benchmark of what that costs is built
+/// without: `RUSTFLAGS="--cfg kolo_unchecked" ffi/install PREFIX`.
+pub(crate) const CHECKED: bool = !cfg!(kolo_unchecked);
+
 pub use communicator::{Abort, Awaited, Communicator, Explanation, Scope, Work};
 pub use dtype::{Dtype, Element, F8E4M3, F8E5M2, bf16, f16};
 pub use error::{Error, Kind, Result};

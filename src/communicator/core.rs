@@ -7,6 +7,7 @@ use super::ask::{Ask, Errand, Own};
 use super::choice::{self, Choice, Explanation, Settings};
 use super::context::Context;
 use super::trips::{Trip, Trips};
+use crate::CHECKED;
 use crate::algorithm;
 use crate::algorithm::choose::Needs;
 use crate::engine::{
@@ -223,7 +224,7 @@ impl Core {
 
     #[inline(always)]
     fn begin_again(&mut self, ask: &Ask, input: View<'_>) -> Result<()> {
-        if let Some(error) = &self.failed {
+        if let Some(error) = self.failed.as_ref().filter(|_| CHECKED) {
             return Err(error.clone());
         }
         let trip = self.trips.current_mut().expect("there was a call");
@@ -240,7 +241,7 @@ impl Core {
     fn depart(&mut self, sequence: u64, ask: &Ask, input: View<'_>) -> Result<()> {
         self.sequence = sequence;
         // Only now, with its links open, can the peers learn of it.
-        if self.abort().load(Ordering::Relaxed) {
+        if CHECKED && self.abort().load(Ordering::Relaxed) {
             return Err(self.fail(aborted()));
         }
         if let Own::Factor(factor) = ask.own {

@@ -155,9 +155,7 @@ impl<'a> Sprint<'a> {
     #[inline(always)]
     fn message(&self, from: u32, len: usize) -> Result<Option<View<'a>>> {
         match self.links.peek(from)? {
-            Some(message) if message.digest == self.request.tag.digest && message.payload.len() == len => {
-                Ok(Some(message.payload))
-            }
+            Some(message) if message.is(self.request.tag, len) => Ok(Some(message.payload)),
             Some(_) => Err(mismatch(self.request.signature, from, self.links)),
             None => Ok(None),
         }

@@ -51,8 +51,7 @@ fn couple(last: &Moving<'_, '_>, first: &Moving<'_, '_>, links: &Links) -> Resul
     let tag = last.call.request.tag;
     let Some(message) = links.peek(from)? else { return Ok(false) };
     // What is wrong with a message, its step says. One that lies in its place need not be stored.
-    let agreed = message.digest == tag.digest && message.payload.len() == place.len();
-    if !agreed || message.payload.same_place(place) {
+    if !message.is(tag, place.len()) || message.payload.same_place(place) {
         return Ok(false);
     }
     let lends = first.step.lends && source.len() >= WORTH_LENDING;

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::CHECKED;
 use crate::dtype::Dtype;
 use crate::error::{Error, Kind};
 use crate::op::OpKind;
@@ -86,6 +87,9 @@ impl Stamp {
     /// Makes it that of the call of that number.
     #[inline]
     pub fn number(&mut self, sequence: u64) {
+        if !CHECKED {
+            return;
+        }
         self.tag.digest = mix(self.hash, sequence);
         self.tag.body[1] = sequence;
     }

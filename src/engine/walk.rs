@@ -19,6 +19,7 @@ use super::link::{Links, Wanted};
 use super::route::{Hop, Move, Operand, Route};
 use super::signature::Signature;
 use super::{Course, Request};
+use crate::CHECKED;
 use crate::error::{Error, Result};
 use crate::health::{self, Peers, Standing, WORTH_RECORDING};
 use crate::kernel;
@@ -240,7 +241,7 @@ impl Cursor {
     /// Has it recorded what the step moved, if that is much.
     #[inline(always)]
     fn record(&self, lane: u8, leg: &Leg, links: &Links, standing: &Standing) {
-        if leg.len >= WORTH_RECORDING {
+        if CHECKED && leg.len >= WORTH_RECORDING {
             let first = |places: &[Place]| places.iter().find_map(Place::link).map(|at| links.port(at).peer);
             let peers = Peers::new(first(&leg.sources), first(&leg.places));
             let place = (lane, self.round as u32, self.step as u32);
@@ -286,7 +287,7 @@ fn signal(links: &Links, at: u32, call: &Call<'_>) -> Result<Tried> {
 fn await_signal(links: &Links, at: u32, call: &Call<'_>) -> Result<Tried> {
     match links.peek(at)? {
         None => Ok(Tried::Blocked(Blocker::Link(at, Wanted::Message))),
-        Some(message) if message.digest == call.request.tag.digest && message.payload.is_empty() => {
+        Some(message) if message.is(call.request.tag, 0) => {
             links.release(at)?;
             Ok(Tried::Done)
         }
@@ -408,9 +409,7 @@ impl<'c> Moving<'_, 'c> {
             *view = match source {
                 Place::Bytes(Bytes(kind, bytes)) => self.call.memories[*kind].part(bytes.clone()),
                 Place::Link(at) => match links.peek(*at)? {
-                    Some(message) if message.digest == tag.digest && message.payload.len() == len => {
-                        message.payload
-                    }
+                    Some(message) if message.is(tag, len) => message.payload,
                     Some(_) => return Err(mismatch(&self.signature(), *at, links)),
                     None => return Ok(Tried::Blocked(Blocker::Link(*at, Wanted::Message))),
                 },

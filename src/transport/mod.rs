@@ -21,6 +21,7 @@ use std::time::Duration;
 
 pub use self::handover::{HANDOVER, Handover};
 
+use crate::CHECKED;
 use crate::bootstrap::{Door, Node, Tcp};
 use crate::config;
 use crate::error::{Error, Result};
@@ -114,6 +115,14 @@ pub struct Message<'a> {
     pub digest: u64,
     /// The payload; it may be written, as a scratch or as the next message to the same peer.
     pub payload: View<'a>,
+}
+
+impl Message<'_> {
+    /// Whether this is the message of this call and length that is waited for.
+    #[inline(always)]
+    pub fn is(&self, tag: &Tag, len: usize) -> bool {
+        !CHECKED || self.digest == tag.digest && self.payload.len() == len
+    }
 }
 
 /// What a parked rank must be woken by, besides its bell.

@@ -41,6 +41,7 @@ use super::{
     Handover, Lent, Limits, Link, Meeting, Message, Reason, Size, Tag, Terms, Transport, Watch, not_reserved,
     send_copy, too_long,
 };
+use crate::CHECKED;
 use crate::bootstrap::Node;
 use crate::error::{Error, Result};
 use crate::health::Deadline;
@@ -313,8 +314,10 @@ impl ShmLink {
     /// Sends what was written, or lent: fills the header in and shows it.
     #[inline]
     fn show(&self, index: usize, len: usize, buffer: u32, tag: &Tag) {
-        for (word, value) in self.mine().bodies[index].iter().zip(tag.body) {
-            word.store(value, Ordering::Relaxed);
+        if CHECKED {
+            for (word, value) in self.mine().bodies[index].iter().zip(tag.body) {
+                word.store(value, Ordering::Relaxed);
+            }
         }
         let about = About { len: len as u32, buffer, news: self.reader.released() as u32 };
         let header = self.outgoing(index);
@@ -408,6 +411,9 @@ impl Link for ShmLink {
     fn peek(&self) -> Result<Option<Message<'_>>> {
         let header = self.incoming();
         if !self.reader.arrived(&header.number) {
+            if !CHECKED {
+                return Ok(None);
+            }
             let come = || self.reader.arrived(&header.number);
             return self.theirs().presence.check_after(come).map(|()| None);
         }
