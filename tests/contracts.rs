@@ -172,6 +172,31 @@ fn a_rank_that_leaves_is_news() {
     });
 }
 
+/// Whoever has not met it yet asks at its door, or would wait until the deadline.
+#[test]
+fn a_rank_that_leaves_before_it_was_met_is_news() {
+    let calls: [fn(&mut Communicator) -> kolo::Result<()>; 3] = [
+        |communicator| communicator.barrier(),
+        |communicator| communicator.alloc::<u8>(1 << 20).map(drop),
+        |communicator| {
+            let mut child = communicator.duplicate()?;
+            if child.rank() == 0 { Ok(()) } else { child.barrier() }
+        },
+    ];
+    for (at, call) in calls.into_iter().enumerate() {
+        ranks(2, |communicator| {
+            communicator.set_deadline(Some(Duration::from_secs(20)));
+            if communicator.rank() == 1 {
+                let error = call(communicator).unwrap_err();
+                assert_eq!((error.kind(), error.peer()), (Kind::PeerLost, Some(0)), "call {at}: {error}");
+            } else if at == 2 {
+                // It has the child that it leaves.
+                call(communicator).unwrap();
+            }
+        });
+    }
+}
+
 /// Ranks that leave blocks for each other wait by signals, which are messages like any other.
 #[test]
 fn a_board_keeps_the_contracts() {

@@ -192,6 +192,7 @@ fn link(encrypt: bool, changes: Option<usize>) -> Linked {
         let middle = Middle::new(learned[0].1[1].tcp[0], changes);
         learned[0].1[1].tcp = vec![middle.at];
         let open = |me: usize, (door, nodes): (Door, Vec<Node>)| {
+            let door = Arc::new(door);
             let (bell, allocations) = (Bell::new().unwrap(), Arc::new(Allocations::default()));
             let meeting = Meeting {
                 me,

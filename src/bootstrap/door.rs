@@ -172,12 +172,17 @@ impl Door {
         self.ask(peer, node, Purpose::Reports, allowed, inquiry::decode)
     }
 
-    /// Why a peer will not call on a communicator any more, if so.
+    /// Why a peer will not call any more on a communicator that was made of `origin`, if so.
     ///
     /// # Errors
     /// `System` where this rank can open no socket to ask it.
-    pub fn has_left(&self, peer: usize, node: &Node, communicator: u64) -> Result<Option<&'static str>> {
-        self.hall.is_gone(peer, node, (communicator, communicator))
+    pub fn has_left(
+        &self,
+        peer: usize,
+        node: &Node,
+        (communicator, origin): (u64, u64),
+    ) -> Result<Option<&'static str>> {
+        self.hall.is_gone(peer, node, (communicator, origin))
     }
 
     /// Has a peer write down what it did last, if it is to write that anywhere.

@@ -247,7 +247,8 @@ impl Context {
 
     /// Why a rank of the job will not call on a communicator any more, if so.
     pub(super) fn has_left(&self, rank: u32, communicator: u64) -> Result<Option<&'static str>> {
-        self.door.has_left(rank as usize, &self.roster.nodes[rank as usize], communicator)
+        let id = (communicator, communicator);
+        self.door.has_left(rank as usize, &self.roster.nodes[rank as usize], id)
     }
 
     /// Whether a rank that has been silent for so long counts as lost: not one whose process can be seen.

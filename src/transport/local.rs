@@ -28,6 +28,9 @@ use crate::topology::{Channel, Cost, Handling};
 /// Two cores of one host: a few line transfers, and a copy out of a cache.
 const COST: Cost = Cost { latency_ns: 150, bytes_per_us: 16_000, handling: Handling::NONE };
 
+/// Who waits for another rank's memory asks so often whether that one is still there.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Where the ranks of one process meet.
 #[derive(Debug, Default)]
 pub struct Hub {
@@ -57,15 +60,30 @@ impl Hub {
         channel: Channel,
         bell: &Bell,
     ) -> Box<dyn Link> {
+        self.link_to((me, peer), communicator, channel, bell, Box::new(|| Ok(None)))
+    }
+
+    /// The same; `absence` says why the peer will not come any more, if so.
+    fn link_to(
+        &self,
+        (me, peer): (usize, usize),
+        communicator: u64,
+        channel: Channel,
+        bell: &Bell,
+        absence: Absence,
+    ) -> Box<dyn Link> {
         let key = (communicator, me.min(peer), me.max(peer), channel);
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let pair = match waiting.entry(key) {
             Entry::Occupied(first) => first.remove(),
             Entry::Vacant(place) => place.insert(Arc::default()).clone(),
         };
-        Box::new(LocalLink::new(pair, me > peer, bell.ringer()))
+        Box::new(LocalLink::new(pair, me > peer, bell.ringer(), absence))
     }
 }
+
+/// Asks why a peer that has not come will not come any more, if so.
+type Absence = Box<dyn Fn() -> Result<Option<&'static str>> + Send>;
 
 /// Connects threads of one process that share a [`Hub`].
 #[derive(Debug)]
@@ -99,8 +117,10 @@ impl Transport for Local {
 
     fn connect(&self, meeting: &Meeting<'_>) -> Result<Box<dyn Link>> {
         let hub = self.hub().map_err(Error::usage)?;
-        let Meeting { me, peer, communicator, channel, bell, .. } = *meeting;
-        Ok(hub.link(communicator, me, peer, channel, bell))
+        let Meeting { me, peer, communicator, origin, channel, bell, .. } = *meeting;
+        let (door, node) = (Arc::clone(meeting.door), meeting.node.clone());
+        let absence = Box::new(move || door.has_left(peer, &node, (communicator, origin)));
+        Ok(hub.link_to((me, peer), communicator, channel, bell, absence))
     }
 
     fn handover(&self) -> Option<&dyn Handover> {
@@ -124,17 +144,27 @@ impl Handover for Local {
 
     fn take(&self, meeting: &Meeting<'_>) -> Result<OwnedFd> {
         let hub = self.hub().map_err(Error::usage)?;
-        let key = (meeting.communicator, meeting.peer, meeting.me);
-        let mut given = hub.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let &Meeting { me, peer, communicator, origin, node, .. } = meeting;
+        let given = || hub.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut absent = None;
         loop {
-            if let Some(fd) = given.remove(&key) {
+            let mut given = given();
+            if let Some(fd) = given.remove(&(communicator, peer, me)) {
                 return fd.ok_or_else(no_memory);
+            }
+            if let Some(why) = absent {
+                return Err(Error::new(Kind::PeerLost, why));
             }
             if meeting.deadline.passed() {
                 return Err(Error::new(Kind::Deadline, "it did not share its memory in time"));
             }
-            let most = meeting.deadline.left().unwrap_or(Duration::MAX).min(Duration::from_secs(1));
-            given = hub.news.wait_timeout(given, most).unwrap_or_else(PoisonError::into_inner).0;
+            let most = meeting.deadline.left().unwrap_or(Duration::MAX).min(PAUSE);
+            let waited = hub.news.wait_timeout(given, most).unwrap_or_else(PoisonError::into_inner);
+            let paused = waited.1.timed_out();
+            drop(waited);
+            if paused {
+                absent = meeting.door.has_left(peer, node, (communicator, origin))?;
+            }
         }
     }
 }
@@ -214,18 +244,19 @@ struct LocalLink {
     reserved: Cell<Option<usize>>,
     /// The payload of the message being peeked; `None` until it is opened.
     open: Cell<Option<View<'static>>>,
+    absence: Absence,
 }
 
 // SAFETY: `open` is an address inside `pair`, or one that a lender keeps valid, on whatever thread.
 unsafe impl Send for LocalLink {}
 
 impl LocalLink {
-    fn new(pair: Arc<Pair>, higher: bool, ringer: Ringer) -> Self {
+    fn new(pair: Arc<Pair>, higher: bool, ringer: Ringer, absence: Absence) -> Self {
         let me = usize::from(higher);
         let first = pair.sides[me].ringer.set(ringer).is_ok();
         debug_assert!(first, "each rank takes its own side");
         let (writer, reader) = (Writer::new(), Reader::new());
-        Self { pair, me, writer, reader, reserved: Cell::new(None), open: Cell::new(None) }
+        Self { pair, me, writer, reader, reserved: Cell::new(None), open: Cell::new(None), absence }
     }
 
     fn mine(&self) -> &Side {
@@ -385,7 +416,11 @@ impl Link for LocalLink {
     }
 
     fn alive(&self) -> Result<()> {
-        self.theirs().presence.check()
+        self.theirs().presence.check()?;
+        if self.theirs().ringer.get().is_some() {
+            return Ok(());
+        }
+        (self.absence)()?.map_or(Ok(()), |why| Err(Error::new(Kind::PeerLost, why)))
     }
 
     fn watch(&self) -> Option<Watch> {

@@ -316,7 +316,7 @@ pub struct Meeting<'a> {
     /// What the other rank told about itself.
     pub node: &'a Node,
     /// Where authenticated streams to it are had.
-    pub door: &'a Door,
+    pub door: &'a Arc<Door>,
     /// Rung by the peer when something happens that this rank may sleep for.
     pub bell: &'a Arc<Bell>,
     /// The memory that ranks have allocated together.
