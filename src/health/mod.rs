@@ -9,6 +9,7 @@ mod recorder;
 mod ring;
 mod standing;
 
+pub use crate::sys::cgroup::{Cgroup, Killed};
 pub use deadline::Deadline;
 pub use home::Home;
 pub(crate) use record::plain_name;

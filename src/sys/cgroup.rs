@@ -23,16 +23,16 @@ pub struct Cgroup {
 
 /// A cgroup some of whose processes were killed for want of memory.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Killed<'a> {
+pub struct Killed<'a> {
     /// Its folder.
-    pub(crate) cgroup: &'a str,
+    pub cgroup: &'a str,
     /// Whether processes live there that were not killed: so that it may have been another one that was.
-    pub(crate) shared: bool,
+    pub shared: bool,
 }
 
 impl Cgroup {
     /// That of this process, where the kernel tells.
-    pub(crate) fn own() -> Option<Self> {
+    pub fn own() -> Option<Self> {
         let list = std::fs::read_to_string("/proc/self/cgroup").ok()?;
         candidates(&list, MOUNT).into_iter().find_map(Self::look)
     }
@@ -54,7 +54,7 @@ impl Cgroup {
     }
 
     /// Whether it has counted more since; for a process of it that is dead.
-    pub(crate) fn killed_since(&self, dead: u32) -> Option<Killed<'_>> {
+    pub fn killed_since(&self, dead: u32) -> Option<Killed<'_>> {
         let (inode, killed) = read(&self.file)?;
         if inode != self.inode || killed <= self.killed {
             return None;

@@ -2,6 +2,8 @@
 //! rank gets one line that says what is wrong, with whom, and what to do; nobody hangs and nothing is left behind. Each
 //! rank is this program again, as [`rank`].
 
+#[path = "../support/cgroup.rs"]
+mod cgroup;
 #[path = "../support/child.rs"]
 mod child;
 mod descriptors;

@@ -1,9 +1,11 @@
 //! `kolo run` with real processes: exit codes, output, signals, and nothing left behind.
 
+#[path = "../../tests/support/cgroup.rs"]
+mod cgroup;
 mod support;
 
 use std::io::Write;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::{finish, folder, kolo, lives, run_script, until, written_pids};
@@ -107,6 +109,19 @@ fn a_rank_that_is_killed_is_named_with_its_signal() {
     let (code, _, err) = finish(&mut run_script(2, "[ $KOLO_RANK = 0 ] && kill -SEGV $$; exec sleep 1000"));
     let expected = "kolo: rank 0 was killed by SIGSEGV (signal 11); stopping the other ranks\n";
     assert_eq!((code, err.as_str()), (139, expected));
+}
+
+#[test]
+fn a_rank_that_takes_too_much_memory_is_named_with_its_cgroup() {
+    let Some(cgroup) = cgroup::Cgroup::new("run") else { return };
+    let place = cgroup.0.display();
+    let rank = "[ $KOLO_RANK = 1 ] || exec sleep 1000; exec tail /dev/zero";
+    let script = format!("echo $$ > {place}/cgroup.procs && exec \"$0\" run -n 2 -- sh -c '{rank}'");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_kolo")]).stdin(Stdio::null());
+    let (code, _, err) = finish(&mut command);
+    let why = format!("was killed by SIGKILL (signal 9), for memory: its cgroup {place} counted an oom_kill");
+    assert_eq!((code, err), (137, format!("kolo: rank 1 {why}; stopping the other ranks\n")));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use kolo::health::Cgroup;
 use rustix::process::{Signal, getpgrp};
 use rustix::termios::tcgetpgrp;
 use tokio::process::{Child, ChildStdin};
@@ -62,14 +63,15 @@ fn ignored() -> io::Result<u64> {
 }
 
 /// How one rank ended.
-#[derive(Clone, Copy)]
 struct End {
     rank: usize,
     status: ExitStatus,
+    /// The cgroup that has counted an `oom_kill` since the rank began, if it was killed.
+    starved: Option<String>,
 }
 
 impl End {
-    fn code(self) -> u8 {
+    fn code(&self) -> u8 {
         match (self.status.code(), self.status.signal()) {
             (Some(code), _) => code as u8,
             (None, signal) => 128 + signal.unwrap_or(0) as u8,
@@ -77,15 +79,19 @@ impl End {
     }
 
     /// In words.
-    fn fate(self) -> String {
+    fn fate(&self) -> String {
         match (self.status.code(), self.status.signal()) {
             (Some(code), _) => format!("exited with code {code}"),
-            (None, signal) => format!("was killed by {}", signal_name(signal.unwrap_or(0))),
+            (None, signal) => {
+                let memory = |cgroup| format!(", for memory: its cgroup {cgroup} counted an oom_kill");
+                let why = self.starved.as_ref().map(memory).unwrap_or_default();
+                format!("was killed by {}{why}", signal_name(signal.unwrap_or(0)))
+            }
         }
     }
 
     /// Whether a signal that we passed on is what ended it.
-    fn follows(self, forwarded: Option<Signal>) -> bool {
+    fn follows(&self, forwarded: Option<Signal>) -> bool {
         forwarded.is_some_and(|signal| self.code() == 128 + signal.as_raw() as u8)
     }
 }
@@ -136,7 +142,7 @@ pub(super) async fn supervise(
                     continue;
                 }
                 let end = culprit(fallen);
-                if let Some(line) = obituary(end, forwarded, output, ranks.is_empty()) {
+                if let Some(line) = obituary(&end, forwarded, output, ranks.is_empty()) {
                     printer.say(&line).await;
                 }
                 keeper.signal(Signal::TERM);
@@ -180,6 +186,7 @@ async fn attend(
     printer: Printer,
     ended: watch::Receiver<bool>,
 ) -> io::Result<End> {
+    let (process, memory) = (child.id().unwrap_or(0), Cgroup::own());
     let out = child.stdout.take();
     let err = child.stderr.take();
     let words = [
@@ -196,7 +203,10 @@ async fn attend(
         }
     })
     .await;
-    Ok(End { rank, status })
+    let killed = status.signal() == Some(Signal::KILL.as_raw());
+    let memory = memory.filter(|_| killed);
+    let starved = memory.as_ref().and_then(|memory| memory.killed_since(process));
+    Ok(End { rank, status, starved: starved.map(|killed| killed.cgroup.to_owned()) })
 }
 
 /// The ranks that fail at about the same time as the first one.
@@ -223,7 +233,7 @@ fn culprit(fallen: Vec<End>) -> End {
 }
 
 /// The line that says which rank failed, if that is news.
-fn obituary(end: End, forwarded: Option<Signal>, output: Output, last: bool) -> Option<String> {
+fn obituary(end: &End, forwarded: Option<Signal>, output: Output, last: bool) -> Option<String> {
     if end.follows(forwarded) {
         return None;
     }
