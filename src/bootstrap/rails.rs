@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::dial::reach;
 use super::interfaces::{Address, network};
-use super::stream::Dialed;
+use super::stream::{Dialed, room_for_another};
 use super::{Bootstrap, Node};
 use crate::config::Place;
 use crate::error::Result;
@@ -27,10 +27,10 @@ pub(super) fn agree(bootstrap: &mut dyn Bootstrap, nodes: &mut [Node], hosts: &[
     let mut rails = Vec::new();
     if shared.len() > 1 {
         let me = bootstrap.rank();
-        let reached = |network: &Address| -> u8 {
-            next(hosts, me).is_none_or(|next| opens_on(&nodes[next], *network)).into()
+        let reached = |network: &Address| -> Result<u8> {
+            next(hosts, me).map_or(Ok(true), |next| opens_on(&nodes[next], *network)).map(u8::from)
         };
-        let mine: Vec<u8> = shared.iter().map(reached).collect();
+        let mine = shared.iter().map(reached).collect::<Result<Vec<u8>>>()?;
         let all = bootstrap.all_gather(&mine)?;
         let works = |at: &usize| all.iter().all(|theirs| theirs.get(*at) == Some(&1));
         rails.extend((0..shared.len()).filter(works).map(|at| shared[at]).take(MOST_RAILS));
@@ -65,8 +65,14 @@ fn keep_one(node: &mut Node, ip: Option<IpAddr>) {
 fn try_in_turn(bootstrap: &mut dyn Bootstrap, nodes: &[Node], hosts: &[u32]) -> Result<Vec<(usize, IpAddr)>> {
     let me = bootstrap.rank();
     let mine: Vec<IpAddr> = addresses(&nodes[me]).map(|(ip, _)| ip).collect();
-    let opens = |door: &SocketAddr| !mine.contains(&door.ip()) && opens(door);
-    let found = next(hosts, me).and_then(|next| nodes[next].tcp.iter().position(opens));
+    let mut found = None;
+    if let Some(next) = next(hosts, me) {
+        for (at, door) in nodes[next].tcp.iter().enumerate() {
+            if found.is_none() && !mine.contains(&door.ip()) && opens(door)? {
+                found = Some(at);
+            }
+        }
+    }
     let said = bootstrap.all_gather(&found.map(|at| at as u8).map_or(vec![], |at| vec![at]))?;
     let address = |(rank, said): (usize, &Vec<u8>)| {
         let next = next(hosts, rank)?;
@@ -110,15 +116,21 @@ fn next(hosts: &[u32], me: usize) -> Option<usize> {
 }
 
 /// Whether that rank's door opens on a network.
-fn opens_on(node: &Node, wanted: Address) -> bool {
+fn opens_on(node: &Node, wanted: Address) -> Result<bool> {
     let within = |(door, bits): &(&SocketAddr, u8)| network((door.ip(), *bits)) == wanted;
-    node.tcp.iter().zip(node.networks.iter().copied()).find(within).is_some_and(|(door, _)| opens(door))
+    node.tcp.iter().zip(node.networks.iter().copied()).find(within).map_or(Ok(false), |(door, _)| opens(door))
 }
 
 /// Whether a door opens. The stream ends here: it tells nothing of who came.
-fn opens(door: &SocketAddr) -> bool {
+///
+/// # Errors
+/// `System` where this rank can open no socket: then nobody knows.
+fn opens(door: &SocketAddr) -> Result<bool> {
     let deadline = Deadline::after(Some(PATIENCE));
-    matches!(reach(&Place::Tcp(door.to_string()), &deadline), Ok(Dialed::Open(_) | Dialed::Busy))
+    match reach(&Place::Tcp(door.to_string()), &deadline) {
+        Ok(Dialed::Open(_) | Dialed::Busy) => Ok(true),
+        _ => room_for_another().map(|()| false),
+    }
 }
 
 #[cfg(test)]

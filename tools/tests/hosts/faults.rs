@@ -72,6 +72,25 @@ fn in_the_middle(net: &Net, size: &[&str], calls: &str) -> [Rank; 2] {
     ranks.try_into().unwrap_or_else(|_| unreachable!("two were started"))
 }
 
+/// Whom a rank cannot even try to reach is not out of reach: with however few descriptors, it says that these are wanting.
+#[test]
+fn who_has_no_descriptors_left_says_so() {
+    let Some(net) = Net::with_rails("few", &[None; 2], 2) else { return };
+    let mut job = Job::new(&net, &[1, 1]);
+    job.more = vec![("KOLO_DEADLINE", "10")];
+    let mut well = false;
+    for count in 8..40 {
+        job.descriptors = Some(count);
+        let outcome = job.run(&["bench", "barrier"]);
+        well = outcome.is_ok();
+        match outcome {
+            Ok(_) => break,
+            Err(text) => assert!(text.contains("(ulimit -n)"), "with {count}: {text}"),
+        }
+    }
+    assert!(well, "so many are not wanted");
+}
+
 /// Data is on its way, which nobody acknowledges.
 #[test]
 fn a_host_that_is_cut_off_while_data_flows_is_lost_on_either_side() {

@@ -14,7 +14,7 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use kolo::CollectiveKind;
 use kolo::algorithm::ALL;
@@ -30,15 +30,26 @@ struct Job<'a> {
     port: u16,
     /// `KOLO_INTERFACE`, if it is set.
     interface: Option<&'a str>,
+    /// How many descriptors each rank may have, if that is limited.
+    descriptors: Option<u32>,
     /// What else is set.
     more: Vec<(&'a str, &'a str)>,
+}
+
+/// `kolo` with these arguments, which may have so many descriptors.
+fn limited(count: u32, arguments: &[&str]) -> Command {
+    let kolo = kolo(arguments);
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--nofile={count}")).arg(kolo.get_program()).args(kolo.get_args());
+    command.stdin(Stdio::null());
+    command
 }
 
 impl<'a> Job<'a> {
     fn new(net: &'a Net, ranks: &'a [usize]) -> Self {
         let secret = folder(net.name()).join("secret");
         fs::write(&secret, "a secret of these tests alone").expect("a file can be written");
-        Self { net, ranks, secret, port: 29500, interface: None, more: Vec::new() }
+        Self { net, ranks, secret, port: 29500, interface: None, descriptors: None, more: Vec::new() }
     }
 
     /// Starts `kolo` with these arguments as every rank.
@@ -61,7 +72,8 @@ impl<'a> Job<'a> {
     }
 
     fn rank(&self, arguments: &[&str], rank: usize, size: usize, host: usize) -> Child {
-        let mut command = self.net.on(host, &kolo(arguments));
+        let limited = self.descriptors.map(|count| limited(count, arguments));
+        let mut command = self.net.on(host, &limited.unwrap_or_else(|| kolo(arguments)));
         command.env("KOLO_RANK", rank.to_string()).env("KOLO_SIZE", size.to_string());
         command.env("KOLO_RENDEZVOUS", self.net.place(0, self.port));
         command.env("KOLO_SECRET_FILE", &self.secret).env("KOLO_DEADLINE", "60");
