@@ -338,6 +338,8 @@ pub(super) struct OpsTagged {
         u64,
         *mut c_void,
     ) -> isize,
+    pub(super) sendmsg: Unused,
+    pub(super) inject: unsafe extern "C" fn(*mut FidEp, *const c_void, usize, u64, u64) -> isize,
 }
 
 #[cfg(test)]

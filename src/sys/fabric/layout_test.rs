@@ -57,7 +57,7 @@ fn expected() -> Vec<(String, u64)> {
         "fi_ops_ep" = OpsEp { size, cancel }
         "fi_ops_cm" = OpsCm { size, setname, getname }
         "iovec" = Stretch { iov_base, iov_len }
-        "fi_ops_tagged" = OpsTagged { size, recv, recvv, recvmsg, send, sendv }
+        "fi_ops_tagged" = OpsTagged { size, recv, recvv, recvmsg, send, sendv, inject }
         constants {
             FI_TAGGED, FI_RECV, FI_SEND, FI_SOURCE, FI_SOCKADDR, FI_SOCKADDR_IB, FI_CONTEXT, FI_CONTEXT2, FI_ORDER_SAS, FI_EP_RDM, FI_THREAD_DOMAIN,
             FI_PROGRESS_MANUAL, FI_AV_MAP, FI_CQ_FORMAT_MSG, FI_WAIT_NONE, FI_WAIT_FD, FI_GETWAIT, FI_ENABLE, FI_EAGAIN,

@@ -194,6 +194,12 @@ impl Info {
         self.endpoint(|attributes| attributes.max_msg_size).unwrap_or(0)
     }
 
+    /// The most bytes of a message that may be injected.
+    pub(crate) fn injects(&self) -> usize {
+        // SAFETY: as in `raw`.
+        unsafe { self.raw().tx_attr.as_ref().map_or(0, |transmit| transmit.inject_size) }
+    }
+
     /// Of how many stretches of memory a message may be made.
     pub(crate) fn stretches(&self) -> usize {
         // SAFETY: as in `raw`.

@@ -1,7 +1,7 @@
 //! The objects of an endpoint: everything that one needs to send and to receive.
 
 use std::ffi::{c_int, c_void};
-use std::mem::zeroed;
+use std::mem::{MaybeUninit, zeroed};
 use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -229,6 +229,22 @@ impl Port {
         })
     }
 
+    /// Sends a message of at most [`Info::injects`] bytes, which may be written again at once, and of which no completion
+    /// tells; false where it must be tried again.
+    ///
+    /// # Safety
+    /// The memory must be valid.
+    pub(crate) unsafe fn inject(
+        &self,
+        (start, len): (*mut u8, usize),
+        to: u64,
+        tag: u64,
+    ) -> Result<bool, Fault> {
+        let endpoint = self.endpoint.raw();
+        // SAFETY: the endpoint is open; the rest is as the caller promises.
+        begun(unsafe { ((*(*endpoint).tagged).inject)(endpoint, start.cast(), len, to, tag) })
+    }
+
     /// Begins to receive the next message of that tag; false where it must be tried again.
     ///
     /// # Safety
@@ -259,14 +275,15 @@ impl Port {
     /// Has the provider go on with all that was begun, and tells what came of some of it.
     #[inline]
     pub(crate) fn progress(&self, mut each: impl FnMut(Completion)) -> Result<usize, Fault> {
-        let none = CqMsgEntry { op_context: ptr::null_mut(), flags: 0, len: 0 };
-        let mut entries = [none; BATCH];
+        let mut entries = [const { MaybeUninit::<CqMsgEntry>::uninit() }; BATCH];
         let queue = self.queue.raw();
         // SAFETY: the queue is open, and there is room for so many entries.
         let count = unsafe { ((*(*queue).ops).read)(queue, entries.as_mut_ptr().cast(), BATCH) };
         match count {
             0.. => {
                 for entry in &entries[..count as usize] {
+                    // SAFETY: so many were written.
+                    let entry = unsafe { entry.assume_init_ref() };
                     each(Completion { context: entry.op_context.cast(), len: entry.len, fault: None });
                 }
                 Ok(count as usize)

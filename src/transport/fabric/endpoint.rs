@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ladder;
 use super::lane::{Lane, Tags};
 use super::operation::Operations;
 use super::refused;
+use super::turn::{Taken, Turn};
 use crate::config;
 use crate::error::{Error, Kind, Result};
 use crate::memory::Ringer;
@@ -29,7 +30,7 @@ const TRIES: usize = 8;
 
 /// See the module.
 pub struct Endpoint {
-    state: Mutex<State>,
+    state: Turn<State>,
     /// The provider and its version, as cards name them.
     pub(super) name: String,
     pub(super) address: Vec<u8>,
@@ -46,6 +47,8 @@ pub struct Endpoint {
 /// What is under the lock. The port is closed first: then nobody reads or writes what lanes have.
 pub(super) struct State {
     port: Option<Port>,
+    /// How many bytes at most are injected.
+    injects: usize,
     lanes: Vec<Option<Box<Lane>>>,
     /// What messages to an address are sent to.
     peers: HashMap<Vec<u8>, u64>,
@@ -77,8 +80,9 @@ impl Endpoint {
             stretches: info.stretches(),
             wakes: port.has_descriptor(),
             quiet,
-            state: Mutex::new(State {
+            state: Turn::new(State {
                 port: Some(port),
+                injects: if ladder::fills_peers_memory(&info.provider()) { info.injects() } else { 0 },
                 lanes: Vec::new(),
                 peers: HashMap::new(),
                 closed: None,
@@ -86,8 +90,8 @@ impl Endpoint {
         }))
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> Taken<'_, State> {
+        self.state.take()
     }
 
     /// The tags that stand for this number: that of heads, and that of the payloads which follow them.
@@ -104,9 +108,12 @@ impl Endpoint {
     pub(super) fn watch(&self, id: u32) -> Watch {
         let mut state = self.lock();
         state.place_all();
-        let (_, lane) = state.lane_and_port(id);
+        let (port, lane) = state.lane_and_port(id);
         // Who is about to sleep has time for that.
         lane.listen();
+        if let Some(port) = port {
+            lane.pump(port);
+        }
         let unsent = !lane.outgoing.is_empty();
         match state.descriptor(id) {
             Some(fd) => Watch { fd, write: false, unsent, within: None },
@@ -121,7 +128,7 @@ impl State {
         let port = self.port.as_ref().ok_or_else(|| closed(self.closed.as_ref()))?;
         let free = self.lanes.iter().position(Option::is_none);
         let id = free.unwrap_or(self.lanes.len());
-        let lane = Some(Box::new(Lane::new(port, id as u32, tags, ringer)?));
+        let lane = Some(Box::new(Lane::new(port, id as u32, tags, self.injects, ringer)?));
         match free {
             Some(free) => self.lanes[free] = lane,
             None => self.lanes.push(lane),
@@ -256,7 +263,7 @@ impl State {
 impl Drop for Endpoint {
     /// What was sent last is to go out, and the library is to have given back what links had.
     fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.get_mut();
         let begun = Instant::now();
         while state.port.is_some() && state.lanes.iter().any(Option::is_some) && begun.elapsed() < LINGER {
             state.pump();

@@ -90,6 +90,12 @@ pub(super) fn base(provider: &str) -> &str {
     provider.split(';').next().unwrap_or(provider)
 }
 
+/// Whether what a provider has taken of a message that is injected lies in the peer's memory: then nothing is left to be
+/// done for it. Others may have put it aside.
+pub(super) fn fills_peers_memory(provider: &str) -> bool {
+    base(provider) == "shm"
+}
+
 fn suits(info: &Info) -> Result<(), Reason> {
     if info.longest() < SLOT {
         return Err(format!("messages of {} bytes at most", info.longest()));

@@ -11,6 +11,7 @@ use super::refused;
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::memory::{Ringer, View};
 use crate::sys::fabric::{Completion, Port};
+use crate::transport::Tag;
 
 /// How long one waits for the library to let go of a caller's memory before the endpoint is closed.
 const LINGER: Duration = Duration::from_secs(2);
@@ -47,9 +48,9 @@ pub(super) struct Lane {
 unsafe impl Send for Lane {}
 
 impl Lane {
-    pub(super) fn new(port: &Port, id: u32, tags: Tags, ringer: Ringer) -> Result<Self> {
+    pub(super) fn new(port: &Port, id: u32, tags: Tags, injects: usize, ringer: Ringer) -> Result<Self> {
         let mut lane = Self {
-            outgoing: Outgoing::new(port)?,
+            outgoing: Outgoing::new(port, injects)?,
             incoming: Incoming::new(port)?,
             operations: Operations::new(id),
             tags,
@@ -71,24 +72,83 @@ impl Lane {
     }
 
     /// Hands the library what it is to have, as far as it takes it.
+    #[inline]
     pub(super) fn pump(&mut self, port: &Port) {
-        let Self { outgoing, incoming, operations, tags, target, closing, theirs, .. } = self;
-        if !*closing {
-            if incoming.owes() && outgoing.can_say() {
-                outgoing.say(&Head::control(Kind::News, incoming.tell()));
-            }
-            if let Err(fault) = incoming.pump(port, tags.heads, operations) {
-                return self.break_down(refused(port, "receiving", fault));
-            }
+        if self.incoming.owes() && self.outgoing.can_say() && !self.closing {
+            self.outgoing.say(&Head::control(Kind::News, self.incoming.tell()));
         }
+        self.pump_out(port);
+        if self.incoming.waits() {
+            self.pump_in(port);
+        }
+    }
+
+    fn pump_in(&mut self, port: &Port) {
+        let Self { incoming, operations, tags, closing: false, .. } = self else { return };
+        if let Err(fault) = incoming.pump(port, tags.heads, operations) {
+            self.break_down(refused(port, "receiving", fault));
+        }
+    }
+
+    /// The same of what is to be sent.
+    #[inline]
+    pub(super) fn pump_out(&mut self, port: &Port) {
+        let Self { outgoing, operations, target: Some(target), theirs, .. } = self else { return };
         // Who is gone hears nothing; nor may its endpoint still be there.
-        let here = self.peer.as_ref().is_none_or(|peer| peer.over().is_none());
-        let Some(target) = target.filter(|_| here) else { return };
-        match outgoing.pump(port, target, operations) {
+        if !outgoing.waits() || self.peer.as_ref().is_some_and(|peer| peer.over().is_some()) {
+            return;
+        }
+        match outgoing.pump(port, *target, operations) {
             Ok(true) => theirs.iter().for_each(Ringer::ring),
             Ok(false) => {}
             Err(fault) => self.break_down(refused(port, "sending to it", fault)),
         }
+    }
+
+    /// Has a short message copied to the peer at once, if it can be; see [`Outgoing::inject`].
+    #[inline]
+    fn inject(&mut self, port: &Port, len: usize, copied: Option<View<'_>>, tag: &Tag) -> bool {
+        let Some(to) = self.target.filter(|_| self.outgoing.injects(len)) else { return false };
+        let head = Head { kind: Kind::Short, len, released: self.incoming.tell() as u32, tag: *tag };
+        match self.outgoing.inject(port, to, copied, head) {
+            Ok(true) => {
+                self.theirs.iter().for_each(Ringer::ring);
+                true
+            }
+            Ok(false) => false,
+            Err(fault) => {
+                self.break_down(refused(port, "sending to it", fault));
+                false
+            }
+        }
+    }
+
+    /// Sends a copy of a message, now or when the library takes it.
+    #[inline]
+    pub(super) fn send(&mut self, port: &Port, payload: View<'_>, tag: &Tag) -> Result<()> {
+        let len = payload.len();
+        if !self.inject(port, len, Some(payload), tag) {
+            let (outgoing, released) = (&mut self.outgoing, self.incoming.tell());
+            if outgoing.goes_in_pieces(len) {
+                outgoing.lend_pieces(payload, tag, released);
+                self.pump_out(port);
+                self.outgoing.keep(port)?;
+            } else {
+                outgoing.copy(port, payload, tag, released)?;
+                self.pump_out(port);
+            }
+        }
+        self.usable()
+    }
+
+    /// Sends what was written where it was reserved; false where none of that length was.
+    pub(super) fn commit(&mut self, port: &Port, len: usize, tag: &Tag) -> bool {
+        if self.outgoing.is_reserved(len) && self.inject(port, len, None, tag) {
+            return true;
+        }
+        let made = self.outgoing.commit(len, tag, self.incoming.tell());
+        self.pump_out(port);
+        made
     }
 
     /// Hears what came of an operation.
@@ -117,14 +177,13 @@ impl Lane {
                     self.listen();
                 }
             }
-            Part::Placed(place) if lost => incoming.give_up(place),
             // If its sender fails later than now, it had not got its memory back before.
-            Part::Placed(place) if incoming.placed(place, len)? => _ = self.listen(),
-            Part::Placed(_) => {}
+            Part::Placed(_) | Part::Piece(_) if incoming.placed(part, len, lost)? => _ = self.listen(),
+            Part::Placed(_) | Part::Piece(_) => {}
         }
         let doing = match part {
             Part::Sent(_) | Part::Body(_) | Part::News(_) => "sending to it",
-            Part::Came(_) | Part::Placed(_) => "receiving from it",
+            Part::Came(_) | Part::Placed(_) | Part::Piece(_) => "receiving from it",
         };
         match completion.fault {
             Some(fault) if !fault.is_canceled() => Err(refused(port, doing, fault)),
@@ -223,7 +282,7 @@ impl Lane {
 
     /// Whether the library still reads or writes memory of this side's caller.
     pub(super) fn holds_memory(&self) -> bool {
-        self.outgoing.lends() || self.incoming.comes_to_reader().is_some()
+        self.outgoing.lends() || self.incoming.comes_to_reader().next().is_some()
     }
 
     /// This side is done: tells the peer so, and takes back what can be taken back.
@@ -238,7 +297,7 @@ impl Lane {
         let Some(port) = port.filter(|_| self.listen().is_none()) else { return };
         self.outgoing.say(&Head::control(Kind::Farewell, self.incoming.tell()));
         self.pump(port);
-        if let Some(part) = self.incoming.comes_to_reader() {
+        for part in self.incoming.comes_to_reader() {
             port.cancel(self.operations.context(part));
         }
     }

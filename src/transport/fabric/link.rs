@@ -101,13 +101,13 @@ impl FabricLink {
         Ok(room)
     }
 
-    /// Has the library go on.
+    /// Has the library go on; says how much came of it.
     #[inline]
-    fn go_on(&self, state: &mut State) -> Result<()> {
-        state.progress();
+    fn go_on(&self, state: &mut State) -> Result<usize> {
+        let progressed = state.progress();
         let (port, lane) = state.lane(self.lane)?;
         lane.pump(port);
-        Ok(())
+        Ok(progressed)
     }
 
     /// The first message, if it lies at hand.
@@ -153,10 +153,9 @@ impl Link for FabricLink {
     fn commit(&self, len: usize, tag: &Tag) -> Result<()> {
         let mut state = self.endpoint.lock();
         let (port, lane) = state.lane(self.lane)?;
-        if !lane.outgoing.commit(len, tag, lane.incoming.tell()) {
+        if !lane.commit(port, len, tag) {
             return Err(not_reserved(len));
         }
-        lane.pump(port);
         lane.usable()
     }
 
@@ -167,9 +166,7 @@ impl Link for FabricLink {
             return Ok(false);
         }
         let (port, lane) = state.lane(self.lane)?;
-        lane.outgoing.copy(port, payload, tag, lane.incoming.tell())?;
-        lane.pump(port);
-        lane.usable().map(|()| true)
+        lane.send(port, payload, tag).map(|()| true)
     }
 
     fn receive(&self, into: View<'_>, digest: u64) -> Result<Received> {
@@ -180,7 +177,9 @@ impl Link for FabricLink {
             match lane.incoming.front() {
                 Front::Received => {
                     lane.incoming.release();
-                    lane.pump(port);
+                    if lane.incoming.is_urgent() {
+                        lane.pump(port);
+                    }
                     return Ok(Received::Yes);
                 }
                 Front::Follows(head) if (head.len, head.tag.digest) == (into.len(), digest) => {
@@ -189,7 +188,7 @@ impl Link for FabricLink {
                 Front::Whole(..) | Front::Follows(_) | Front::Comes { wanted: false } => {
                     return Ok(Received::Peek);
                 }
-                Front::Comes { wanted: true } => {}
+                Front::Comes { wanted: true } => lane.place(false, port),
                 // What is wrong, peeking says.
                 Front::None if lane.usable().and_then(|()| lane.gone()).is_err() => {
                     return Ok(Received::Peek);
@@ -208,8 +207,9 @@ impl Link for FabricLink {
         if let Some(message) = self.first(&mut state)? {
             return Ok(Some(message));
         }
-        self.go_on(&mut state)?;
-        if let Some(message) = self.first(&mut state)? {
+        if self.go_on(&mut state)? > 0
+            && let Some(message) = self.first(&mut state)?
+        {
             return Ok(Some(message));
         }
         let (_, lane) = state.lane(self.lane)?;
@@ -232,7 +232,10 @@ impl Link for FabricLink {
         if !lane.incoming.release() {
             return Err(Error::usage("release without peek"));
         }
-        lane.pump(port);
+        // The library has its place again at the next look: first may go what answers the message.
+        if lane.incoming.is_urgent() {
+            lane.pump(port);
+        }
         Ok(())
     }
 
@@ -254,7 +257,7 @@ impl Link for FabricLink {
         let released = lane.incoming.tell();
         let lent = lane.outgoing.lend(port, pieces, len, tag, released);
         lent.map_err(|fault| refused(port, "registering memory", fault))?;
-        lane.pump(port);
+        lane.pump_out(port);
         lane.usable().map(|()| Lent::Yes)
     }
 

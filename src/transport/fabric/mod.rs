@@ -7,6 +7,8 @@
 //! short message   head, payload       │ to the next place of the reader's ring
 //! long message    head                │ the same
 //!                 payload             │ a message of its own: to where its reader wants it, else to a buffer
+//! between them    head                │ as the first
+//!                 pieces of payload   │ messages of their own: likewise
 //! ```
 //!
 //! Ends meet through the peer's door. The stream there stays open: it tells what became of the peer, and how many of its
@@ -26,6 +28,7 @@ mod outgoing;
 mod peer;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod probes;
+mod turn;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -47,8 +50,12 @@ const SLOT: usize = 1 << 20;
 const EAGER: usize = (16 << 10) - PAYLOAD;
 /// Where the payload begins in a place, on a cache line; the head stands right before it.
 const PAYLOAD: usize = 64;
-/// The bytes of a place.
-const STRIDE: usize = PAYLOAD + EAGER;
+/// From one place to the next: some lines more than a place has, so that their heads do not push each other out of the
+/// first cache.
+const STRIDE: usize = PAYLOAD + EAGER + 3 * PAYLOAD;
+/// The bytes of a piece, where a payload goes in several that are injected, and of how many it is at most.
+const PIECE: usize = 4 << 10;
+const PIECES: usize = EAGER.div_ceil(PIECE);
 /// How many messages may be on their way in one direction.
 const WINDOW: usize = 8;
 /// How many always may: a peer that was told of half a window's releases is told of the next ones with the next half.

@@ -2,7 +2,7 @@
 
 use std::cell::UnsafeCell;
 
-use super::{PLACES, RING, WINDOW};
+use super::{PIECES, PLACES, RING, WINDOW};
 use crate::error::Result;
 use crate::memory::View;
 use crate::sys::fabric::{Context, Port, Registration};
@@ -21,6 +21,8 @@ pub(super) enum Part {
     Came(u8),
     /// The payload that follows what came.
     Placed(u8),
+    /// A piece of it, of [`PIECES`] that each may have.
+    Piece(u8),
 }
 
 /// What the library is handed of an operation, and gives back. The context stands first, so that its address is this one's.
@@ -42,7 +44,7 @@ pub(super) struct Operations {
 
 impl Part {
     /// How many there are of each sort, in order.
-    const COUNTS: [usize; 5] = [PLACES, PLACES, NEWS as usize, RING, WINDOW];
+    const COUNTS: [usize; 6] = [PLACES, PLACES, NEWS as usize, RING, WINDOW, WINDOW * PIECES];
 
     fn index(self) -> usize {
         let (sort, place) = match self {
@@ -51,12 +53,14 @@ impl Part {
             Self::News(place) => (2, place),
             Self::Came(place) => (3, place),
             Self::Placed(place) => (4, place),
+            Self::Piece(piece) => (5, piece),
         };
         Self::COUNTS[..sort].iter().sum::<usize>() + usize::from(place)
     }
 
     fn all() -> impl Iterator<Item = Self> {
-        let sorts = [Self::Sent, Self::Body, Self::News, Self::Came, Self::Placed as fn(u8) -> Self];
+        let sorts =
+            [Self::Sent, Self::Body, Self::News, Self::Came, Self::Placed, Self::Piece as fn(u8) -> Self];
         sorts.into_iter().zip(Self::COUNTS).flat_map(|(sort, count)| (0..count as u8).map(sort))
     }
 }

@@ -26,6 +26,7 @@ pub(crate) fn heads() -> Vec<(&'static str, Vec<u8>)> {
         ("short-too-long", of(Kind::Short, EAGER + 1, 0)),
         ("long", of(Kind::Long, SLOT, 0)),
         ("lent", of(Kind::Lent, EAGER + 1, 0)),
+        ("pieced", of(Kind::Pieced, EAGER, 0)),
         ("lent-too-long", of(Kind::Lent, SLOT + 1, 0)),
         ("news", Head::control(Kind::News, 7).encode().to_vec()),
         ("greeting", Head::control(Kind::Greeting, 0).encode().to_vec()),
