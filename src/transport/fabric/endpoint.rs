@@ -6,14 +6,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::ladder;
 use super::lane::{Lane, Tags};
 use super::operation::Operations;
 use super::refused;
-use super::turn::{Taken, Turn};
 use crate::config;
 use crate::error::{Error, Kind, Result};
 use crate::memory::Ringer;
@@ -30,7 +29,7 @@ const TRIES: usize = 8;
 
 /// See the module.
 pub struct Endpoint {
-    state: Turn<State>,
+    state: Mutex<State>,
     /// The provider and its version, as cards name them.
     pub(super) name: String,
     pub(super) address: Vec<u8>,
@@ -80,7 +79,7 @@ impl Endpoint {
             stretches: info.stretches(),
             wakes: port.has_descriptor(),
             quiet,
-            state: Turn::new(State {
+            state: Mutex::new(State {
                 port: Some(port),
                 injects: if ladder::fills_peers_memory(&info.provider()) { info.injects() } else { 0 },
                 lanes: Vec::new(),
@@ -90,8 +89,8 @@ impl Endpoint {
         }))
     }
 
-    pub(super) fn lock(&self) -> Taken<'_, State> {
-        self.state.take()
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The tags that stand for this number: that of heads, and that of the payloads which follow them.
@@ -263,7 +262,7 @@ impl State {
 impl Drop for Endpoint {
     /// What was sent last is to go out, and the library is to have given back what links had.
     fn drop(&mut self) {
-        let state = self.state.get_mut();
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         let begun = Instant::now();
         while state.port.is_some() && state.lanes.iter().any(Option::is_some) && begun.elapsed() < LINGER {
             state.pump();

@@ -28,7 +28,6 @@ mod outgoing;
 mod peer;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod probes;
-mod turn;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
