@@ -7,9 +7,10 @@ mod child;
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use child::{Rank, say};
@@ -28,16 +29,26 @@ const SILENT: usize = 300;
 /// By so much memory and descriptors may be more than they were: the places at the door.
 const MORE: [u64; 2] = [8 << 20, 280];
 
-/// Not a test: what each rank does. It sums for ever, and says how often it has for each word that it hears.
+/// What a rank hears when all are to meet anew.
+const MEET: &str = "meet\n";
+/// For so long each waits for the other then.
+const MEETING: Duration = Duration::from_secs(1);
+
+/// Not a test: what each rank does. It sums for ever, and says how often it has for each word that it hears; or, if that
+/// is [`MEET`], what came of a meeting.
 #[test]
 #[ignore = "runs as the child of other tests"]
 fn rank() {
     let mut ranks = Communicator::from_env().expect("a rank can join");
-    let calls = AtomicU64::new(0);
+    let (calls, wish) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut line = String::new();
             while std::io::stdin().read_line(&mut line).expect("the test holds the other end") > 0 {
+                if std::mem::take(&mut line) == MEET {
+                    wish.store(1, Ordering::Relaxed);
+                    continue;
+                }
                 say(&format!("{} {} {}", calls.load(Ordering::Relaxed), resident(), open()));
             }
             std::process::exit(0);
@@ -45,12 +56,22 @@ fn rank() {
         let (rank, size) = (ranks.rank() as u64, ranks.size() as u64);
         loop {
             let mut data = vec![rank; 1000];
+            // All learn of it in one call.
+            data[0] = wish.load(Ordering::Relaxed);
             if let Err(error) = ranks.all_reduce_in_place(&mut data, ReduceOp::Sum) {
                 say(&format!("{error}"));
                 std::process::exit(1);
             }
-            assert!(data.iter().all(|element| *element == size * (size - 1) / 2));
+            assert!(data[1..].iter().all(|element| *element == size * (size - 1) / 2));
             calls.fetch_add(1, Ordering::Relaxed);
+            if data[0] > 0 {
+                ranks.set_deadline(Some(MEETING));
+                let met = ranks.duplicate().and_then(|mut twins| twins.barrier());
+                say(&met.err().map_or("met".into(), |error| error.to_string()));
+                loop {
+                    std::thread::park();
+                }
+            }
         }
     });
 }
@@ -74,13 +95,19 @@ struct Job {
 
 impl Job {
     fn start() -> Self {
-        let free =
-            || TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
-        let (door, place) = (free(), format!("@kolo-strangers-{}", std::process::id()));
+        let place = format!("@kolo-strangers-{}", std::process::id());
+        Self::over([&place, &place], free())
+    }
+
+    /// Each rank looks for the other at such a place.
+    fn over(places: [&str; 2], door: SocketAddr) -> Self {
         let rank = |rank: usize| {
             let mut command = Command::new(std::env::current_exe().expect("it runs"));
             command.args(AS_RANK).env("KOLO_RANK", rank.to_string()).env("KOLO_SIZE", "2");
-            command.env("KOLO_RENDEZVOUS", &place).env("KOLO_TRANSPORT", "tcp").env("KOLO_SECRET", SECRET);
+            command
+                .env("KOLO_RENDEZVOUS", places[rank])
+                .env("KOLO_TRANSPORT", "tcp")
+                .env("KOLO_SECRET", SECRET);
             if rank == 1 {
                 command.env("KOLO_PORT", door.port().to_string());
             }
@@ -89,6 +116,13 @@ impl Job {
         let mut job = Self { ranks: vec![rank(0), rank(1)], door };
         while job.look(1)[0] == 0 {}
         job
+    }
+
+    /// Has its ranks meet anew, and says what rank 1 makes of it.
+    fn meet(&mut self) -> String {
+        let words = self.ranks[1].child.stdin.as_mut().expect("it is a pipe");
+        words.write_all(MEET.as_bytes()).expect("it runs on");
+        self.ranks[1].hear().expect("it runs on")
     }
 
     /// How many calls a rank has made, its memory, and its open descriptors.
@@ -106,6 +140,10 @@ impl Job {
         meanwhile();
         (self.look(0)[0] - before) as f64 / begun.elapsed().as_secs_f64()
     }
+}
+
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port")
 }
 
 /// Those that stay, and how many have come.
@@ -160,7 +198,7 @@ fn knock(door: SocketAddr) -> TcpStream {
 /// Hears no more than anybody may, and then the end.
 fn sent_away(mut stranger: TcpStream, words: &[u8]) {
     let _ = stranger.write_all(words);
-    let _ = stranger.shutdown(std::net::Shutdown::Write);
+    let _ = stranger.shutdown(Shutdown::Write);
     let mut heard = Vec::new();
     if let Err(error) = stranger.read_to_end(&mut heard) {
         // The door has hung up on words that it never read.
@@ -233,6 +271,167 @@ fn an_echo_is_no_rank() {
         let error = rank.join().expect("it does not panic").expect("an echo lets nobody in");
         assert!(error.kind() == Kind::Refused && !error.to_string().contains('\n'), "{error:?}");
     });
+}
+
+/// A job whose only link goes through the test, with all that rank 0 has said on it. Nobody else gets through there.
+struct Tapped {
+    job: Job,
+    said: Arc<Mutex<Vec<u8>>>,
+    /// Where rank 0 takes rank 1's door to be.
+    _tap: Arc<TcpListener>,
+}
+
+impl Tapped {
+    fn start() -> Self {
+        let (door, hub) = (free(), free());
+        let [bend, tap] = [(); 2].map(|()| Arc::new(TcpListener::bind("127.0.0.1:0").expect("a port")));
+        let at = |listener: &TcpListener| listener.local_addr().expect("it has one");
+        let (place, wrong) = (at(&bend), at(&tap));
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let (heard, listener) = (Arc::clone(&said), Arc::clone(&tap));
+        // What rank 1 says of its door on the way to the rendezvous.
+        let address = |of: SocketAddr| [&[127, 0, 0, 1][..], &of.port().to_le_bytes()].concat();
+        std::thread::spawn(move || {
+            between(&bend, hub, move |words| {
+                let (right, wrong) = (address(door), address(wrong));
+                if let Some(at) = words.windows(right.len()).position(|window| window == right) {
+                    words[at..at + wrong.len()].copy_from_slice(&wrong);
+                }
+            });
+        });
+        std::thread::spawn(move || {
+            between(&listener, door, move |words| heard.lock().expect("no panic").extend_from_slice(words));
+        });
+        let job = Job::over([&hub.to_string(), &place.to_string()], door);
+        Self { job, said, _tap: tap }
+    }
+
+    /// Visits that end as they should, while the job sums; what rank 1 says of them in the end.
+    fn visited(mut self, visit: impl FnOnce(SocketAddr, &[u8])) -> String {
+        let said = self.said.lock().expect("no panic").clone();
+        let before = self.job.look(1);
+        visit(self.job.door, &said);
+        let begun = Instant::now();
+        while self.job.look(1)[2] > before[2] {
+            assert!(begun.elapsed() < SOON, "descriptors of strangers stay open");
+        }
+        let [calls, memory, _] = self.job.look(1);
+        assert!(memory <= before[1] + MORE[0], "{before:?} became {memory}");
+        while self.job.look(0)[0] < calls + 10 {}
+        self.job.meet()
+    }
+}
+
+/// Takes one connection, and passes on what comes there as `change` leaves it, and what comes back.
+fn between(listener: &TcpListener, to: SocketAddr, change: impl FnMut(&mut [u8])) {
+    let near = listener.accept().expect("it comes").0;
+    let begun = Instant::now();
+    let far = loop {
+        match TcpStream::connect(to) {
+            Ok(far) => break far,
+            Err(cause) => assert!(begun.elapsed() < SOON, "{to}: {cause}"),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    let twin = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
+    let (back, forth) = (twin(&far), twin(&near));
+    std::thread::spawn(move || pass(back, forth, |_| {}));
+    pass(near, far, change);
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, mut change: impl FnMut(&mut [u8])) {
+    let mut words = vec![0; 1 << 16];
+    while let Ok(count @ 1..) = from.read(&mut words) {
+        change(&mut words[..count]);
+        if to.write_all(&words[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+/// Of the handshake: the dialer's hello and its proof, the waiter's challenge.
+const HELLO: usize = 136;
+const PROOF: usize = 32;
+const CHALLENGE: usize = 40;
+
+/// Says a hello and hears the challenge.
+fn challenged(door: SocketAddr, hello: &[u8]) -> (TcpStream, [u8; CHALLENGE]) {
+    let (mut stranger, mut challenge) = (knock(door), [0; CHALLENGE]);
+    stranger.write_all(hello).expect("the door is open");
+    stranger.read_exact(&mut challenge).expect("anybody is asked");
+    (stranger, challenge)
+}
+
+#[test]
+fn whoever_repeats_what_ranks_say_is_refused_and_named() {
+    let why = Tapped::start().visited(|door, said| {
+        let hello = &said[..HELLO];
+        // A genuine handshake, byte for byte, with what its rank said next.
+        sent_away(knock(door), &said[..said.len().min(4096)]);
+        // The door's own challenge, of this knock and of another at the same time, as a proof.
+        let (one, other) = (challenged(door, hello), challenged(door, hello));
+        sent_away(one.0, &other.1[CHALLENGE - PROOF..]);
+        sent_away(other.0, &other.1[CHALLENGE - PROOF..]);
+        // The same rank, of another version of the handshake.
+        sent_away(knock(door), &[b"kolo-hi3", &said[8..HELLO + PROOF]].concat());
+    });
+    let claim = "claimed to be rank 0 without knowing the job's secret";
+    let all = format!(
+        "; 4 were refused, the first of whom {claim}, then {claim}, then {claim}, then spoke another protocol"
+    );
+    assert!(why.contains("it did not connect within 1 s") && why.contains(&all), "{why}");
+}
+
+/// The secret that ranks were given opens no door of a job that runs, either: each job draws another one from it.
+#[test]
+fn a_rank_of_another_job_is_refused_and_named() {
+    let why = Tapped::start().visited(|door, _| {
+        let place = door.to_string();
+        for secret in ["a secret that another job's ranks know", SECRET] {
+            let variables = [
+                ("KOLO_RANK", "1"),
+                ("KOLO_SIZE", "2"),
+                ("KOLO_RENDEZVOUS", &place[..]),
+                ("KOLO_SECRET", secret),
+            ];
+            let variable =
+                |name: &str| variables.iter().find(|(known, _)| *known == name).map(|it| it.1.into());
+            let config = Config::read(&variable).expect("nothing is wrong with it");
+            let error =
+                bootstrap::join(&config, Deadline::after(Some(SOON))).err().expect("it is of another job");
+            let text = error.to_string();
+            assert!(
+                error.kind() == Kind::Refused && text.contains("the proof of the job's secret failed"),
+                "{text}"
+            );
+            assert!(!text.contains('\n'), "{text}");
+        }
+    });
+    let claim = "claimed to be rank 1 without knowing the job's secret";
+    assert!(why.contains(&format!("; 2 were refused, the first of whom {claim}, then {claim}")), "{why}");
+}
+
+#[test]
+fn whoever_does_not_come_to_the_point_is_refused_and_named() {
+    let why = Tapped::start().visited(|door, said| {
+        let mut half = knock(door);
+        half.write_all(&said[..HELLO / 2]).expect("the door is open");
+        let silent = [knock(door), half, challenged(door, &said[..HELLO]).0];
+        let (mut slow, begun) = (knock(door), Instant::now());
+        // One byte at a time, so that all of them would take longer than anybody may.
+        for byte in &said[..HELLO + PROOF] {
+            if slow.write_all(&[*byte]).is_err() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(begun.elapsed() < Duration::from_secs(12), "a slow one stays for {:?}", begun.elapsed());
+        silent.into_iter().for_each(|stranger| sent_away(stranger, b""));
+    });
+    let late = "did not prove who it is within 10 s";
+    let all = format!("; 4 were refused, the first of whom {late}, then {late}, then {late}, then {late}");
+    assert!(why.contains(&all), "{why}");
 }
 
 #[test]

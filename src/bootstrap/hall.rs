@@ -118,6 +118,13 @@ impl Hall {
                 if let Some(trouble) = state.trouble.take() {
                     return Err(trouble);
                 }
+                // Whom the attendant has refused it tells only when somebody is let in.
+                drop(state);
+                self.catch_up();
+                state = self.lock();
+                if let Some(stream) = state.mailbox.remove(&appointment) {
+                    return stream;
+                }
                 let text = format!("it did not connect{}{}", within(deadline), state.refusals);
                 return Err(Error::new(Kind::Deadline, text));
             }

@@ -197,12 +197,23 @@ impl Reception {
 
     /// Whether one more may be asked; when all places are taken, whoever dawdles longest loses its own.
     fn make_place(&mut self) -> bool {
+        let before = self.strangers.len();
         self.strangers.retain(|stranger| stranger.since.elapsed() < self.patience);
+        (self.strangers.len()..before).for_each(|_| self.note(dawdled(self.patience)));
         if self.is_full() && self.strangers[0].since.elapsed() > PATIENCE_WHEN_FULL {
             self.strangers.remove(0);
+            self.note(dawdled(PATIENCE_WHEN_FULL));
             self.provide();
         }
         !self.is_full()
+    }
+
+    /// Somebody was refused, who did that.
+    fn note(&mut self, why: String) {
+        self.refused += 1;
+        if self.refusals.len() < REMEMBERED {
+            self.refusals.push(why);
+        }
     }
 
     fn listen_to_all(
@@ -232,12 +243,7 @@ impl Reception {
                 Heard::Nobody(None) => {}
                 Heard::Nobody(Some(Refusal { why, fatal: true, .. })) => odds = Some(why),
                 Heard::Nobody(Some(Refusal { later: true, .. })) => {}
-                Heard::Nobody(Some(Refusal { why, .. })) => {
-                    self.refused += 1;
-                    if self.refusals.len() < REMEMBERED {
-                        self.refusals.push(why);
-                    }
-                }
+                Heard::Nobody(Some(Refusal { why, .. })) => self.note(why),
             }
         }
         let kept_out = |hello| Guest { stream: Err(no_more_streams()), hello };
@@ -322,6 +328,10 @@ fn admit(listener: &Listener, spares: &mut Vec<OwnedFd>) -> io::Result<Option<St
         }
         accepted => accepted,
     }
+}
+
+fn dawdled(patience: Duration) -> String {
+    format!("did not prove who it is within {} s", patience.as_secs_f64())
 }
 
 fn no_more_streams() -> Error {
