@@ -68,8 +68,9 @@ fn try_in_turn(bootstrap: &mut dyn Bootstrap, nodes: &[Node], hosts: &[u32]) -> 
     let mut found = None;
     if let Some(next) = next(hosts, me) {
         for (at, door) in nodes[next].tcp.iter().enumerate() {
-            if found.is_none() && !mine.contains(&door.ip()) && opens(door)? {
+            if !mine.contains(&door.ip()) && opens(door)? {
                 found = Some(at);
+                break;
             }
         }
     }

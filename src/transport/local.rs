@@ -145,10 +145,9 @@ impl Handover for Local {
     fn take(&self, meeting: &Meeting<'_>) -> Result<OwnedFd> {
         let hub = self.hub().map_err(Error::usage)?;
         let &Meeting { me, peer, communicator, origin, node, .. } = meeting;
-        let given = || hub.given.lock().unwrap_or_else(PoisonError::into_inner);
         let mut absent = None;
         loop {
-            let mut given = given();
+            let mut given = hub.given.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(fd) = given.remove(&(communicator, peer, me)) {
                 return fd.ok_or_else(no_memory);
             }
@@ -161,6 +160,7 @@ impl Handover for Local {
             let most = meeting.deadline.left().unwrap_or(Duration::MAX).min(PAUSE);
             let waited = hub.news.wait_timeout(given, most).unwrap_or_else(PoisonError::into_inner);
             let paused = waited.1.timed_out();
+            // Nobody else waits for the answer; and what was given meanwhile still counts.
             drop(waited);
             if paused {
                 absent = meeting.door.has_left(peer, node, (communicator, origin))?;

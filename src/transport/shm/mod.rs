@@ -98,9 +98,9 @@ const COST: Cost = Cost { latency_ns: 100, bytes_per_us: 200_000, handling: Hand
 /// Below this many bytes a reader's extra stores cost more than they spare the writer.
 const WORTH_CLAIMING: usize = 2 << 10;
 
-/// Below this many bytes lending them to be answered costs more than two copies: their lender, who rewrites them next, has
-/// fewer lines on their way back to it at once than a copy has. (2 ranks of Zen 4, all-reduce in memory allocated together,
-/// copied and lent: 1.7 and 2.3 us by 16 KiB, 2.6 and 2.4 by 32, 4.8 and 3.5 by 64; with the cores apart 3.8 and 8.0, 7.5
+/// Below this many bytes lending them to be answered costs more than two copies; why is not known: storing to what was
+/// answered, by whole lines, before the lender goes on changes nothing. (2 ranks of Zen 4, all-reduce in memory allocated
+/// together, copied and lent: 1.7 and 2.3 us by 16 KiB, 2.6 and 2.4 by 32, 4.8 and 3.5 by 64; with the cores apart 3.8 and 8.0, 7.5
 /// and 10.9, 12.1 and 13.8, by 128 KiB 22 and 20; 2026-11-28, `benches/versus/run`.)
 const WORTH_ANSWERING: usize = 64 << 10;
 

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use kolo::health::Cgroup;
+use kolo::health::{Cgroup, Killed};
 use rustix::process::{Signal, getpgrp};
 use rustix::termios::tcgetpgrp;
 use tokio::process::{Child, ChildStdin};
@@ -66,7 +66,7 @@ fn ignored() -> io::Result<u64> {
 struct End {
     rank: usize,
     status: ExitStatus,
-    /// The cgroup that has counted an `oom_kill` since the rank began, if it was killed.
+    /// What its cgroup tells of why it was killed, if it was.
     starved: Option<String>,
 }
 
@@ -83,8 +83,7 @@ impl End {
         match (self.status.code(), self.status.signal()) {
             (Some(code), _) => format!("exited with code {code}"),
             (None, signal) => {
-                let memory = |cgroup| format!(", for memory: its cgroup {cgroup} counted an oom_kill");
-                let why = self.starved.as_ref().map(memory).unwrap_or_default();
+                let why = self.starved.as_deref().unwrap_or_default();
                 format!("was killed by {}{why}", signal_name(signal.unwrap_or(0)))
             }
         }
@@ -205,8 +204,14 @@ async fn attend(
     .await;
     let killed = status.signal() == Some(Signal::KILL.as_raw());
     let memory = memory.filter(|_| killed);
-    let starved = memory.as_ref().and_then(|memory| memory.killed_since(process));
-    Ok(End { rank, status, starved: starved.map(|killed| killed.cgroup.to_owned()) })
+    let starved = memory.as_ref().and_then(|memory| memory.killed_since(process)).map(of_memory);
+    Ok(End { rank, status, starved })
+}
+
+/// That a rank was killed for memory; perhaps, where others of its cgroup may have been.
+fn of_memory(Killed { cgroup, shared }: Killed<'_>) -> String {
+    let (sure, others) = if shared { ("perhaps ", ", in which others run, too,") } else { ("", "") };
+    format!(", {sure}for memory: its cgroup {cgroup}{others} counted an oom_kill")
 }
 
 /// The ranks that fail at about the same time as the first one.

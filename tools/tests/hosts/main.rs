@@ -41,6 +41,9 @@ fn limited(count: u32, arguments: &[&str]) -> Command {
     let kolo = kolo(arguments);
     let mut command = Command::new("prlimit");
     command.arg(format!("--nofile={count}")).arg(kolo.get_program()).args(kolo.get_args());
+    for (name, _) in kolo.get_envs() {
+        command.env_remove(name);
+    }
     command.stdin(Stdio::null());
     command
 }
