@@ -7,13 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use kolo::{Communicator, Error, Kind};
+use kolo::{CollectiveKind, Communicator, Error, Kind};
 use support::call::{Call, LARGEST};
 use support::plain::Random;
 use support::ranks_over;
 
 /// Longer than any rank takes to be told, and shorter than the deadline.
 const SOON: Duration = Duration::from_secs(20);
+
+/// The algorithms of barriers.
+const BARRIERS: [&str; 3] = ["direct", "tree", "doubling"];
 
 /// Ranks of which one calls otherwise.
 #[derive(Debug)]
@@ -39,9 +42,9 @@ impl Trial {
         Self { transport, size, field, odd: random.below(size), calls: [call, other], warm, lent }
     }
 
-    /// How many ranks were told in the call itself, in the next one, and in the one after that.
-    fn run(&self) -> [usize; 3] {
-        let told: [AtomicUsize; 3] = Default::default();
+    /// How many ranks were told in the call itself, and in the next one.
+    fn run(&self) -> [usize; 2] {
+        let told: [AtomicUsize; 2] = Default::default();
         ranks_over(self.transport, self.size, |ranks| {
             ranks.set_deadline(Some(3 * SOON));
             let mut bystander = ranks.duplicate().expect("all is well");
@@ -60,8 +63,7 @@ impl Trial {
             if let Ok(right) = outcome {
                 assert!(right, "rank {}: a wrong number: {self:?}", ranks.rank());
             }
-            // Who only sends, or had all from ranks that called alike, is told by the next call; by the one after that
-            // where all had come to the next one before one of them found what did not fit.
+            // Who only sends, or had all from ranks that called alike, is told by the next call.
             let mut calls = 0;
             let mut outcome = outcome.map(drop);
             while outcome.is_ok() {
@@ -101,17 +103,16 @@ impl Trial {
 
 /// So many trials, and how many there were for each field.
 fn trials(seed: u64, count: usize) {
-    let (mut random, mut fields, mut told) = (Random(seed), BTreeMap::new(), [0; 3]);
+    let (mut random, mut fields, mut told) = (Random(seed), BTreeMap::new(), [0; 2]);
     let begun = Instant::now();
     for _ in 0..count {
         let trial = Trial::draw(&mut random);
         told.iter_mut().zip(trial.run()).for_each(|(all, here)| *all += here);
         *fields.entry(trial.field).or_insert(0) += 1;
     }
-    let [at_once, next, later] = told;
+    let [at_once, next] = told;
     println!(
-        "seed {seed}: {count} trials in {:.1} s: {fields:?}; ranks told at once {at_once}, by the next call {next}, by the \
-         one after {later}",
+        "seed {seed}: {count} trials in {:.1} s: {fields:?}; ranks told at once {at_once}, by the next call {next}",
         begun.elapsed().as_secs_f64()
     );
 }
@@ -119,6 +120,39 @@ fn trials(seed: u64, count: usize) {
 #[test]
 fn whoever_calls_otherwise_is_found_and_all_are_told() {
     trials(1, 60);
+}
+
+/// Each has all that it wants of a call that one of them makes otherwise, and nobody looks at what is too much: the next
+/// call tells every rank, whoever it hears of in it, and by however many others.
+#[test]
+fn whoever_had_all_that_it_wanted_is_told_by_the_next_call() {
+    for (transport, barrier) in ["local", "shm", "tcp"].into_iter().flat_map(|it| BARRIERS.map(|by| (it, by)))
+    {
+        ranks_over(transport, 5, |ranks| {
+            ranks.set_deadline(Some(SOON));
+            ranks.set_algorithm(CollectiveKind::Barrier, Some(barrier)).expect("it is one");
+            let (mut bystander, rank) = (ranks.duplicate().expect("all is well"), ranks.rank());
+            let gather = |ranks: &mut Communicator| {
+                ranks.gather(&[rank as u64], &mut vec![0; if rank == 2 { 5 } else { 0 }], 2)
+            };
+            let broadcast = |ranks: &mut Communicator| ranks.broadcast(&mut [rank as u64], 0);
+            ranks.set_algorithm(CollectiveKind::Gather, Some("direct")).expect("it is known");
+            ranks.set_algorithm(CollectiveKind::Broadcast, Some("direct")).expect("it is known");
+            // So that their links are open.
+            let warm = gather(ranks).and_then(|()| broadcast(ranks)).and_then(|()| ranks.barrier());
+            warm.expect("all agree");
+            let odd = if rank == 1 { gather(ranks) } else { broadcast(ranks) };
+            let error = odd.and_then(|()| ranks.barrier()).expect_err("they have not called alike");
+            let text = error.to_string();
+            let told = ["broadcast #", "gather #", "barrier #"].map(|call| text.matches(call).count());
+            // Besides the call in which it is told; one that finds what was too much has that and its own.
+            assert!(
+                error.kind() == Kind::Mismatch && told.iter().sum::<usize>() == 3,
+                "{transport}, {barrier}: {text}"
+            );
+            bystander.barrier().expect("it has nothing to do with it");
+        });
+    }
 }
 
 /// As many as make rare orders likely, in 20 batches; `KOLO_TEST_SEED=n` runs the n-th alone.

@@ -172,6 +172,20 @@ impl Door {
         self.ask(peer, node, Purpose::Reports, allowed, inquiry::decode)
     }
 
+    /// The last calls that a peer has made on a communicator together with its other ranks, as they travel.
+    ///
+    /// # Errors
+    /// As [`Door::reports`].
+    pub fn calls(
+        &self,
+        peer: usize,
+        node: &Node,
+        communicator: u64,
+        allowed: Duration,
+    ) -> Result<Vec<[u64; 4]>> {
+        self.ask(peer, node, Purpose::Calls { communicator }, allowed, inquiry::decode_calls)
+    }
+
     /// Why a peer will not call any more on a communicator that was made of `origin`, if so.
     ///
     /// # Errors

@@ -238,6 +238,9 @@ impl Hall {
                     (Purpose::Left { communicator, origin }, Ok(stream)) => {
                         inquiry::answer(&stream, &[state.is_over(communicator, origin).into()]);
                     }
+                    (Purpose::Calls { communicator }, Ok(stream)) => {
+                        inquiry::answer(&stream, &inquiry::encode_calls(&standings.calls(communicator)));
+                    }
                     (Purpose::Stage { communicator }, Ok(stream)) => {
                         let stage = standings.stage(communicator);
                         inquiry::answer(&stream, &inquiry::encode_stage(&stage));
@@ -287,9 +290,8 @@ impl Hall {
         let (from, to) = (hello.from as usize, hello.to as usize);
         let expected = match hello.purpose {
             Purpose::Link { .. } => from < to,
-            Purpose::Reports | Purpose::Record | Purpose::Left { .. } | Purpose::Stage { .. } => {
-                from < self.size
-            }
+            Purpose::Reports | Purpose::Record | Purpose::Left { .. } => from < self.size,
+            Purpose::Stage { .. } | Purpose::Calls { .. } => from < self.size,
             Purpose::Rendezvous | Purpose::Grow { .. } | Purpose::Join => false,
         };
         if !expected || to != self.me || hello.size as usize != self.size {

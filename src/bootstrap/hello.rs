@@ -24,6 +24,8 @@ pub(super) enum Purpose {
     Record,
     /// To ask whether it has left such a communicator, or will never be in it.
     Left { communicator: u64, origin: u64 },
+    /// To ask what it has called on a communicator.
+    Calls { communicator: u64 },
     /// To ask how far it is in agreeing on who is left of a communicator.
     Stage { communicator: u64 },
     /// To meet at rank 0 as one of those that take newcomers in: all of them know the attempt by this number.
@@ -35,7 +37,10 @@ pub(super) enum Purpose {
 impl Purpose {
     /// Whether the stream is kept; else it ends with an answer.
     pub(super) fn stays(self) -> bool {
-        !matches!(self, Self::Reports | Self::Record | Self::Left { .. } | Self::Stage { .. })
+        !matches!(
+            self,
+            Self::Reports | Self::Record | Self::Left { .. } | Self::Stage { .. } | Self::Calls { .. }
+        )
     }
 }
 
@@ -97,6 +102,7 @@ impl Hello {
             Purpose::Join => (5, 0, 0, 0),
             Purpose::Record => (6, 0, 0, 0),
             Purpose::Left { communicator, .. } => (7, communicator, 0, 0),
+            Purpose::Calls { communicator } => (8, communicator, 0, 0),
         };
         let mut version = [0; 32];
         let len = self.version.len().min(version.len());
@@ -129,6 +135,7 @@ impl Hello {
             5 => Purpose::Join,
             6 => Purpose::Record,
             7 => Purpose::Left { communicator, origin },
+            8 => Purpose::Calls { communicator },
             _ => return None,
         };
         let encrypts = [false, true].into_iter().find(|&known| u8::from(known) == encrypts)?;

@@ -3,6 +3,7 @@
 //! | asked for | says                                                             | serves                      |
 //! | --------- | ---------------------------------------------------------------- | --------------------------- |
 //! | reports   | how far it is on its communicators, and what their calls wait for | errors that name the culprit |
+//! | calls     | what it has called on a communicator                              | whose calls were not alike  |
 //! | left      | whether it has let go of a communicator                          | who waits for its links     |
 //! | stage     | how far it is in agreeing on who is left of a communicator       | shrinking                   |
 //! | record    | nothing; it writes down what it did last                         | `kolo trace`                |
@@ -19,6 +20,8 @@ const REPORTS: usize = 64;
 const AWAITED: usize = 16;
 /// The most runs of ranks without a gap that may be left.
 const RUNS: usize = 1 << 10;
+/// The most calls of a communicator that are told, the last ones.
+const CALLS: usize = 256;
 /// The most bytes of these, and of what may stand before them.
 const REPORTED: usize = 2 + REPORTS * (29 + 72 + 42 + 5 * AWAITED);
 const HEAD: usize = 512;
@@ -100,12 +103,11 @@ pub(crate) fn take_report(reader: &mut Reader<'_>) -> Option<Report> {
 
 fn take_clash(reader: &mut Reader<'_>) -> Option<Clash> {
     let ranks = [reader.u32()?, reader.u32()?];
-    let mut call = || Some([reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?]);
-    Some(Clash { ranks, calls: [call()?, call()?] })
+    Some(Clash { ranks, calls: [take_call(reader)?, take_call(reader)?] })
 }
 
 fn take_waiting(reader: &mut Reader<'_>) -> Option<Waiting> {
-    let call = [reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?];
+    let call = take_call(reader)?;
     let waited = Duration::from_millis(reader.u64()?);
     let count = usize::from(reader.u16()?);
     if count > AWAITED {
@@ -114,6 +116,30 @@ fn take_waiting(reader: &mut Reader<'_>) -> Option<Waiting> {
     let awaited = |_| Some(Awaited { rank: reader.u32()?, message: reader.u8()? != 0 });
     let on = (0..count).map(awaited).collect::<Option<Vec<_>>>()?;
     Some(Waiting { call, waited, on })
+}
+
+/// The last of these calls.
+pub(super) fn encode_calls(calls: &[[u64; 4]]) -> Vec<u8> {
+    let last = &calls[calls.len().saturating_sub(CALLS)..];
+    last.as_flattened()
+        .iter()
+        .fold(Writer::default().u16(last.len() as u16), |answer, word| answer.u64(*word))
+        .done()
+}
+
+pub(super) fn decode_calls(bytes: &[u8]) -> Option<Vec<[u64; 4]>> {
+    let mut reader = Reader::new(bytes);
+    let count = usize::from(reader.u16()?);
+    if count > CALLS {
+        return None;
+    }
+    let calls = (0..count).map(|_| take_call(&mut reader)).collect::<Option<Vec<_>>>()?;
+    reader.end()?;
+    Some(calls)
+}
+
+fn take_call(reader: &mut Reader<'_>) -> Option<[u64; 4]> {
+    Some([reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?])
 }
 
 /// A stage: ranks as runs without a gap, since few are missing.
@@ -196,6 +222,16 @@ mod tests {
         assert_eq!(decode(&bytes).as_ref(), Some(&reports));
         assert!((0..bytes.len()).all(|len| decode(&bytes[..len]).is_none()));
         assert_eq!(decode(&[bytes, vec![0]].concat()), None);
+    }
+
+    #[test]
+    fn the_last_calls_survive_their_encoding() {
+        let calls: Vec<_> = (0..CALLS as u64 + 9).map(|number| [7, number, 2, 3]).collect();
+        let bytes = encode_calls(&calls);
+        assert!(bytes.len() <= ANSWER);
+        assert_eq!(decode_calls(&bytes).as_deref(), Some(&calls[9..]));
+        assert!((0..bytes.len()).all(|len| decode_calls(&bytes[..len]).is_none()));
+        assert_eq!(decode_calls(&[bytes, vec![0]].concat()), None);
     }
 
     #[test]

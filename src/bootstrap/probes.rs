@@ -169,6 +169,9 @@ pub(crate) fn answer(bytes: &[u8]) {
         let again = window::encode(&job, size as usize, &reports);
         assert_eq!(window::decode(&again), Some(Sight { job, size, reports }));
     }
+    if let Some(calls) = inquiry::decode_calls(bytes) {
+        assert_eq!(inquiry::decode_calls(&inquiry::encode_calls(&calls)), Some(calls));
+    }
     if let Some(stage) = inquiry::decode_stage(bytes, 1000) {
         let ranks = if let Stage::Decided(left) = &stage { left.len() } else { 0 };
         // A few bytes must not stand for more ranks than there are, however often they are repeated.
@@ -191,6 +194,7 @@ pub(crate) fn answered() -> Seeds {
         ("through-the-window", window::encode("job", 4, &[idle.clone(), failed.clone()])),
         ("an-idle-and-a-failed-communicator", inquiry::encode(&[idle, failed])),
         ("a-communicator-with-two-calls", inquiry::encode(&[odd])),
+        ("two-calls", inquiry::encode_calls(&[[7, 2, 100, 1 << 40], [7, 3, 101, 1 << 40]])),
         ("left-to-another", inquiry::encode_stage(&Stage::Left(2))),
         ("those-that-are-left", inquiry::encode_stage(&decided)),
         ("all-of-them-twice", doubled),

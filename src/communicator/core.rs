@@ -59,20 +59,21 @@ impl Errand {
         Destination { routine, root, algorithm, peers, rails }
     }
 
-    fn signature(&self, communicator: u64, sequence: u64, algorithm: u8) -> Signature {
+    /// Of the communicator's `sequence`-th call, after those that the digest `past` stands for.
+    fn signature(&self, communicator: u64, (sequence, past): (u64, u64), algorithm: u8) -> Signature {
         let Self { routine, dtype, op, root, count, counts, .. } = *self;
-        let count = count as u64;
-        Signature { communicator, sequence, count, routine, dtype, op, algorithm, root, counts }
+        let (count, [sequence, past]) = (count as u64, [sequence, past].map(|word| self.number(word)));
+        Signature { communicator, sequence, count, routine, dtype, op, algorithm, root, counts, past }
     }
 
-    /// The number of a call that is the communicator's `sequence`-th.
-    fn number(&self, sequence: u64) -> u64 {
-        sequence * self.counts_as()
+    /// What a call says of its place among the communicator's: messages between two ranks have none.
+    fn number(&self, word: u64) -> u64 {
+        if self.is_numbered() { word } else { 0 }
     }
 
-    /// How many calls of the communicator it is: messages between two ranks are none.
-    fn counts_as(&self) -> u64 {
-        u64::from(self.routine != Routine::PointToPoint)
+    /// Whether it is one of the communicator's calls: messages between two ranks are not.
+    fn is_numbered(&self) -> bool {
+        self.routine != Routine::PointToPoint
     }
 }
 
@@ -91,6 +92,8 @@ pub(crate) struct Core {
     choice: Choice,
     routes: Vec<(Destination, Route)>,
     sequence: u64,
+    /// The digest of the last call.
+    past: u64,
     failed: Option<Error>,
     /// The input times its factor, for pre-multiplied sums.
     prescaled: Scratch,
@@ -123,6 +126,7 @@ impl Core {
             choice,
             routes: Vec::new(),
             sequence: 0,
+            past: 0,
             failed: None,
             prescaled: Scratch::default(),
             settings,
@@ -217,9 +221,8 @@ impl Core {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        let sequence = self.sequence + ask.errand.counts_as();
-        self.set_course(ask, sequence)?;
-        self.depart(sequence, ask, input)
+        self.set_course(ask)?;
+        self.depart(ask, input)
     }
 
     #[inline(always)]
@@ -228,18 +231,20 @@ impl Core {
             return Err(error.clone());
         }
         let trip = self.trips.current_mut().expect("there was a call");
-        let sequence = self.sequence + trip.errand.counts_as();
-        let number = trip.errand.number(sequence);
-        trip.signature.sequence = number;
-        trip.stamp.number(number);
-        self.engine.standing().begin(sequence, &trip.stamp.tag().body, trip.peers);
-        self.depart(sequence, ask, input)
+        // A message between two ranks is like the last one in all that travels with it.
+        if trip.errand.is_numbered() {
+            self.sequence += 1;
+            (trip.signature.sequence, trip.signature.past) = (self.sequence, self.past);
+            trip.stamp.number(self.sequence, self.past);
+            self.past = trip.stamp.tag().digest;
+        }
+        self.engine.standing().begin(self.sequence, &trip.stamp.tag().body, trip.peers);
+        self.depart(ask, input)
     }
 
-    /// The call that has a course is the communicator's `sequence`-th.
+    /// The call that has a course may go.
     #[inline(always)]
-    fn depart(&mut self, sequence: u64, ask: &Ask, input: View<'_>) -> Result<()> {
-        self.sequence = sequence;
+    fn depart(&mut self, ask: &Ask, input: View<'_>) -> Result<()> {
         // Only now, with its links open, can the peers learn of it.
         if CHECKED && self.abort().load(Ordering::Relaxed) {
             return Err(self.fail(aborted()));
@@ -259,8 +264,9 @@ impl Core {
     }
 
     /// Finds the route of a call that is not like the last one.
-    fn set_course(&mut self, ask: &Ask, sequence: u64) -> Result<()> {
+    fn set_course(&mut self, ask: &Ask) -> Result<()> {
         let errand = ask.errand;
+        let sequence = self.sequence + u64::from(errand.is_numbered());
         let (dtype, ranks) = (errand.dtype, self.group.members.len());
         let reducer = match (errand.op, &ask.own) {
             (Some(op), Own::Nothing) => Some(Reducer::of(dtype, op, ranks)?),
@@ -268,7 +274,7 @@ impl Core {
             _ => None,
         };
         let algorithm = self.algorithm(&errand)?;
-        let signature = errand.signature(self.group.id, errand.number(sequence), algorithm);
+        let signature = errand.signature(self.group.id, (sequence, self.past), algorithm);
         let wanted = errand.destination(algorithm, self.rails(&errand));
         let (stamp, peers) = (signature.stamp(), Peers::new(errand.peers.1, errand.peers.0));
         self.engine.standing().begin(sequence, &stamp.tag().body, peers);
@@ -279,6 +285,9 @@ impl Core {
                 opened.map_err(|error| self.fail_as(error, &signature))?
             }
         };
+        if errand.is_numbered() {
+            (self.sequence, self.past) = (sequence, stamp.tag().digest);
+        }
         let trip = Trip { errand, route, signature, stamp, peers, reducer, chart: None };
         self.trips.begin(trip);
         let (engine, Course { route, .. }, request) = self.call(ask, (View::empty(), View::empty()));
@@ -353,14 +362,15 @@ impl Core {
             return error;
         }
         let Ok(algorithm) = self.algorithm(&ask.errand) else { return error };
-        let sequence = self.sequence + ask.errand.counts_as();
-        let signature = ask.errand.signature(self.group.id, ask.errand.number(sequence), algorithm);
+        let sequence = self.sequence + u64::from(ask.errand.is_numbered());
+        let signature = ask.errand.signature(self.group.id, (sequence, self.past), algorithm);
         let (from, to) = (ask.errand.peers.1, ask.errand.peers.0);
         self.engine.standing().begin(sequence, &signature.tag().body, Peers::new(from, to));
         self.fail_as(error, &signature)
     }
 
     fn fail_as(&mut self, error: Error, signature: &Signature) -> Error {
+        let error = self.engine.retrace(error);
         // What this rank's system refuses is not the fault of the peer with whom it was wanted.
         self.engine.fail(Some(&error).filter(|error| error.kind() != Kind::System));
         let error = self.engine.blame(error, signature);

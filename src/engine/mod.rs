@@ -148,13 +148,25 @@ impl Engine {
         }
     }
 
+    /// What a call failed with; where it was alike on both sides, but an earlier one was not, that is told instead.
+    pub fn retrace(&self, error: Error) -> Error {
+        match (error.calls(), error.peer()) {
+            (Some([mine, theirs]), Some(peer)) if mine == theirs => {
+                self.vigil.look_back(peer).unwrap_or(error)
+            }
+            _ => error,
+        }
+    }
+
     /// What a call failed with, with what a peer that has left has to say of it: it may have left because of another.
     pub fn blame(&self, error: Error, signature: &Signature) -> Error {
         let Some(peer) = error.peer().filter(|_| error.kind() == Kind::PeerLost) else { return error };
         let Loss { why, culprit, clash } = self.vigil.explain_loss(signature, peer);
+        // Who hears that this rank has failed may ask at once whether two calls were not alike.
+        let clash = clash.map(|clash| self.vigil.learn(clash, signature, peer));
         self.vigil.fail(culprit.or(Some(peer)));
-        if let Some(clash) = clash {
-            return self.vigil.learn(clash, signature, peer);
+        if let Some(error) = clash {
+            return error;
         }
         let error = error.because(&why);
         match culprit {

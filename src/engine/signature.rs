@@ -71,6 +71,9 @@ pub struct Signature {
     pub root: u32,
     /// A hash of the vector of counts, where ranks' counts differ.
     pub counts: u64,
+    /// The digest of the communicator's call before; 0 for messages between two ranks. It chains all calls: a rank that has
+    /// once made another one than the others differs in every later message, whoever reads it first.
+    pub past: u64,
 }
 
 const NO_OP: u8 = u8::MAX;
@@ -84,13 +87,13 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Makes it that of the call of that number.
+    /// Makes it that of the call of that number, after those that the digest `past` stands for.
     #[inline]
-    pub fn number(&mut self, sequence: u64) {
+    pub fn number(&mut self, sequence: u64, past: u64) {
         if !CHECKED {
             return;
         }
-        self.tag.digest = mix(self.hash, sequence);
+        self.tag.digest = mix(self.hash, sequence ^ past);
         self.tag.body[1] = sequence;
     }
 
@@ -115,12 +118,16 @@ impl Signature {
         let hash =
             [self.communicator, self.count, small].iter().fold(self.counts, |hash, &word| mix(hash, word));
         let body = [self.communicator, self.sequence, self.count, small];
-        Stamp { hash, tag: Tag { digest: mix(hash, self.sequence), body } }
+        Stamp { hash, tag: Tag { digest: mix(hash, self.sequence ^ self.past), body } }
     }
 
     /// This call and a peer's, which are not alike.
     pub fn mismatch(&self, theirs: [u64; 4], peer: usize) -> Error {
-        let calls = [self.tag().body, theirs];
+        Self::clash([self.tag().body, theirs], peer)
+    }
+
+    /// A call of this rank's and one of a peer's, which are not alike.
+    pub fn clash(calls: [[u64; 4]; 2], peer: usize) -> Error {
         let text = Self::contrast(["this rank", "the other"], calls);
         Error::new(Kind::Mismatch, text).with(peer).between(calls)
     }
@@ -132,7 +139,9 @@ impl Signature {
             None => "something that this version does not know".into(),
         });
         if calls[0] == calls[1] {
-            return format!("{mine} was called on both sides, but the counts per rank differ; compare them");
+            return format!(
+                "{mine} was called on both sides, but the counts per rank differ, in it or in an earlier call; compare them"
+            );
         }
         format!("{one} called {mine}, {other} {theirs}; all ranks must make the same calls in the same order")
     }
@@ -163,6 +172,7 @@ impl Signature {
             algorithm,
             root: small as u32,
             counts: 0,
+            past: 0,
         })
     }
 
@@ -221,6 +231,7 @@ mod tests {
             algorithm: 0,
             root: 0,
             counts: 0,
+            past: 0,
         }
     }
 
@@ -237,6 +248,7 @@ mod tests {
             Signature { algorithm: 1, ..a },
             Signature { root: 1, ..a },
             Signature { counts: 1, ..a },
+            Signature { past: 1, ..a },
         ];
         let mut digests: Vec<u64> = others.iter().map(|other| other.tag().digest).collect();
         digests.push(a.tag().digest);

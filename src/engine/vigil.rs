@@ -5,6 +5,7 @@
 //! | 200 ms                    | tells: whoever asks at this rank's door learns what it waits for              |
 //! | 0.2, 0.4, 0.8 s and so on | asks those it waits for: are they in another call of the same number?         |
 //! |                           | asks those that left: have they seen two calls that were not alike?           |
+//! | a message of a call alike | asks its sender: which of our earlier calls were not?                         |
 //! | the deadline              | follows who waits for whom, to whose turn it is, or around a circle           |
 //!
 //! Two ranks that wait for each other in different calls would else never know: neither sends what could be compared.
@@ -168,9 +169,22 @@ impl Vigil {
         let Clash { ranks, calls } = clash;
         let names = ranks.map(|rank| self.name(rank));
         let error = Error::new(Kind::Mismatch, Signature::contrast([&names[0], &names[1]], calls));
-        // Who calls as this rank does is not the odd one.
-        let odd = ranks[usize::from(calls[0] == signature.tag().body)];
+        // Who calls as this rank does, or did, is not the odd one.
+        let alike = calls[0] == signature.tag().body || self.standing.calls().contains(&calls[0]);
+        let odd = ranks[usize::from(alike)];
         error.with(peer).blaming(self.place(odd).unwrap_or(peer))
+    }
+
+    /// The first of the last calls of this rank and of a peer that were not alike.
+    pub(super) fn look_back(&self, peer: usize) -> Option<Error> {
+        let rank = self.members[peer] as usize;
+        let theirs = self.door.calls(rank, &self.roster.nodes[rank], self.id, ANSWERS).ok()?;
+        let mut mine = self.standing.calls().into_iter();
+        let clash = mine.find_map(|mine| {
+            let other = theirs.iter().find(|theirs| theirs[1] == mine[1] && **theirs != mine)?;
+            Some([mine, *other])
+        });
+        clash.map(|calls| Signature::clash(calls, peer))
     }
 
     /// Why a peer has left the communicator.

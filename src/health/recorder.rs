@@ -115,6 +115,12 @@ impl Recorder {
         (first..).zip(calls).map(call).collect()
     }
 
+    /// Number, count and codes of the last calls that have a number, the oldest first.
+    pub(super) fn called(&self) -> Vec<[u64; 3]> {
+        let calls = self.calls.read().1.into_iter().map(|[number, count, codes, ..]| [number, count, codes]);
+        calls.filter(|[number, ..]| *number != 0).collect()
+    }
+
     /// What moved last, the oldest first.
     pub(super) fn steps(&self, times: &Times, members: &[u32]) -> Vec<Moved> {
         let newest = self.calls.written().wrapping_sub(1);

@@ -170,6 +170,15 @@ impl Standing {
         lock(&self.stage).clone()
     }
 
+    /// The last calls that it has made together with the others, as they travel, the oldest first.
+    pub fn calls(&self) -> Vec<[u64; 4]> {
+        self.recorder
+            .called()
+            .into_iter()
+            .map(|[number, count, codes]| [self.communicator, number, count, codes])
+            .collect()
+    }
+
     fn past(&self, times: &Times) -> Past {
         let members = &self.members;
         Past {
@@ -266,6 +275,13 @@ impl Standings {
         {
             all.remove(oldest);
         }
+    }
+
+    /// The last calls that this rank has made on that communicator together with its other ranks, as they travel.
+    pub fn calls(&self, communicator: u64) -> Vec<[u64; 4]> {
+        let all = lock(&self.all);
+        let mut newest = all.iter().rev();
+        newest.find(|standing| standing.communicator == communicator).map_or_else(Vec::new, |it| it.calls())
     }
 
     /// How far this rank is in agreeing on who is left of that communicator.
