@@ -172,6 +172,32 @@ fn a_rank_that_leaves_is_news() {
     });
 }
 
+/// A step that needs messages of several ranks looks for the first one's first; that one lives, and has not called yet.
+#[test]
+fn a_rank_that_leaves_is_news_while_another_is_late() {
+    for transport in ["local", "shm", "tcp"] {
+        let done = std::sync::Barrier::new(2);
+        ranks_over(transport, 3, |ranks| {
+            ranks.set_deadline(Some(Duration::from_secs(20)));
+            ranks.set_algorithm(CollectiveKind::AllReduce, Some("direct")).expect("it is known");
+            all_reduce(6)(ranks).expect("all are here");
+            match ranks.rank() {
+                0 => {
+                    let error = all_reduce(6)(ranks).expect_err("one has left");
+                    assert_eq!(
+                        (error.kind(), error.peer()),
+                        (Kind::PeerLost, Some(2)),
+                        "{transport}: {error}"
+                    );
+                    done.wait();
+                }
+                1 => drop(done.wait()),
+                _ => {}
+            }
+        });
+    }
+}
+
 /// Whoever has not met it yet asks at its door, or would wait until the deadline.
 #[test]
 fn a_rank_that_leaves_before_it_was_met_is_news() {

@@ -318,7 +318,8 @@ impl Ride<'_> {
     pub fn watches(&self, walk: &Walk, wait: &Wait) -> Vec<Watch> {
         // What was sent but still waits in this process must go out, whoever is waited for.
         let unsent = self.links.watches(&self.course.route.links).filter(|watch| watch.unsent);
-        let waited = waited_for(walk);
+        // At first only what blocks: not to be woken by each of many messages of which all are needed.
+        let waited = if wait.is_long() { self.waited_for(walk) } else { walk.blockers().collect() };
         let lifelines = self.links.lifelines(&waited).filter(|_| wait.is_long());
         self.links.watches(&waited).chain(unsent).chain(lifelines).collect()
     }
@@ -333,13 +334,18 @@ impl Ride<'_> {
         if let Some((peer, theirs)) = waiting.find(|(_, theirs)| signature.contradicts(*theirs, edges)) {
             return Err(signature.mismatch(theirs, peer));
         }
-        let waited = waited_for(walk);
-        let Err(lost) = self.links.alive(&waited) else { return self.watch_over(walk, wait) };
-        match self.advance(walk)? {
-            // The last message of one that has left may be here by now, and the step wait for another's.
-            Progress::Blocked if waited_for(walk) == waited => Err(lost),
-            _ => Ok(()),
+        let Err(lost) = self.links.alive(&self.waited_for(walk)) else { return self.watch_over(walk, wait) };
+        let progress = self.advance(walk)?;
+        // The last message of one that has left may be here by now.
+        let awaited = |at: u32| Some(self.links.port(at).peer as usize) == lost.peer();
+        match progress == Progress::Blocked && self.waited_for(walk).into_iter().any(awaited) {
+            true => Err(lost),
+            false => Ok(()),
         }
+    }
+
+    fn waited_for(&self, walk: &Walk) -> Vec<u32> {
+        walk.waited_for(self.course.route, self.links)
     }
 
     /// See [`Vigil`].
@@ -407,15 +413,6 @@ impl Ride<'_> {
             None => error,
         }
     }
-}
-
-/// The links that unfinished lanes wait for.
-fn waited_for(walk: &Walk) -> Vec<u32> {
-    let waiting = walk.standing().filter_map(|(.., blocker)| match blocker {
-        Some(Blocker::Link(at, _)) => Some(at),
-        _ => None,
-    });
-    waiting.collect()
 }
 
 /// What a call says after somebody aborted its communicator.

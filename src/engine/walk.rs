@@ -165,13 +165,40 @@ impl Walk {
 
     /// Whether a step that is waited for needs a message from a rank of this core.
     pub fn needs_neighbour(&self, route: &Route, links: &Links) -> bool {
-        self.standing().any(|(lane, _, step, _)| match route.lanes[lane].get(step) {
-            Some(Hop::Move(step)) => step.sources.iter().any(|source| match *source {
-                Operand::Link(at) => links.needs_neighbour(at),
-                Operand::Local(_) => false,
-            }),
-            Some(Hop::Await(from)) => links.needs_neighbour(*from),
-            _ => false,
+        self.sources(route).any(|at| links.needs_neighbour(at))
+    }
+
+    /// The link that blocks each unfinished lane.
+    pub fn blockers(&self) -> impl Iterator<Item = u32> + '_ {
+        self.standing().filter_map(|(.., blocker)| match blocker {
+            Some(Blocker::Link(at, _)) => Some(at),
+            _ => None,
+        })
+    }
+
+    /// These, and all others of the same steps from which nothing has come: a rank that is gone is found also while one that
+    /// lives is looked for first.
+    pub fn waited_for(&self, route: &Route, links: &Links) -> Vec<u32> {
+        let missing = self.sources(route).filter(|&at| !matches!(links.peek(at), Ok(Some(_))));
+        let mut waited: Vec<u32> = self.blockers().chain(missing).collect();
+        waited.sort_unstable();
+        waited.dedup();
+        waited
+    }
+
+    /// The links whose messages the steps take that unfinished lanes stand at.
+    fn sources<'a>(&'a self, route: &'a Route) -> impl Iterator<Item = u32> + 'a {
+        self.standing().flat_map(|(lane, _, step, _)| {
+            let (sources, from) = match route.lanes[lane].get(step) {
+                Some(Hop::Move(step)) => (&step.sources[..], None),
+                Some(Hop::Await(from)) => (&[][..], Some(*from)),
+                _ => (&[][..], None),
+            };
+            let link = |source: &Operand| match *source {
+                Operand::Link(at) => Some(at),
+                Operand::Local(_) => None,
+            };
+            sources.iter().filter_map(link).chain(from)
         })
     }
 
