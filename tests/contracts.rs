@@ -183,13 +183,14 @@ fn a_rank_that_leaves_is_news_while_another_is_late() {
             all_reduce(6)(ranks).expect("all are here");
             match ranks.rank() {
                 0 => {
-                    let error = all_reduce(6)(ranks).expect_err("one has left");
+                    let outcome = all_reduce(6)(ranks);
+                    done.wait();
+                    let error = outcome.expect_err("one has left");
                     assert_eq!(
                         (error.kind(), error.peer()),
                         (Kind::PeerLost, Some(2)),
                         "{transport}: {error}"
                     );
-                    done.wait();
                 }
                 1 => drop(done.wait()),
                 _ => {}
