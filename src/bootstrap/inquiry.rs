@@ -56,13 +56,22 @@ pub(super) fn encode(reports: &[Report]) -> Vec<u8> {
 
 pub(super) fn decode(bytes: &[u8]) -> Option<Vec<Report>> {
     let mut reader = Reader::new(bytes);
-    let count = usize::from(reader.u16()?);
-    if count > REPORTS {
-        return None;
-    }
-    let reports = (0..count).map(|_| take_report(&mut reader)).collect::<Option<Vec<_>>>()?;
+    let reports = take_list(&mut reader, REPORTS, take_report)?;
     reader.end()?;
     Some(reports)
+}
+
+/// At most so many of a kind, which stand behind their number.
+fn take_list<T>(
+    reader: &mut Reader<'_>,
+    most: usize,
+    mut take: impl FnMut(&mut Reader<'_>) -> Option<T>,
+) -> Option<Vec<T>> {
+    let count = usize::from(reader.u16()?);
+    if count > most {
+        return None;
+    }
+    (0..count).map(|_| take(reader)).collect()
 }
 
 /// Adds a report to a message.
@@ -109,12 +118,8 @@ fn take_clash(reader: &mut Reader<'_>) -> Option<Clash> {
 fn take_waiting(reader: &mut Reader<'_>) -> Option<Waiting> {
     let call = take_call(reader)?;
     let waited = Duration::from_millis(reader.u64()?);
-    let count = usize::from(reader.u16()?);
-    if count > AWAITED {
-        return None;
-    }
-    let awaited = |_| Some(Awaited { rank: reader.u32()?, message: reader.u8()? != 0 });
-    let on = (0..count).map(awaited).collect::<Option<Vec<_>>>()?;
+    let awaited = |reader: &mut Reader<'_>| Some(Awaited { rank: reader.u32()?, message: reader.u8()? != 0 });
+    let on = take_list(reader, AWAITED, awaited)?;
     Some(Waiting { call, waited, on })
 }
 
@@ -129,11 +134,7 @@ pub(super) fn encode_calls(calls: &[[u64; 4]]) -> Vec<u8> {
 
 pub(super) fn decode_calls(bytes: &[u8]) -> Option<Vec<[u64; 4]>> {
     let mut reader = Reader::new(bytes);
-    let count = usize::from(reader.u16()?);
-    if count > CALLS {
-        return None;
-    }
-    let calls = (0..count).map(|_| take_call(&mut reader)).collect::<Option<Vec<_>>>()?;
+    let calls = take_list(&mut reader, CALLS, take_call)?;
     reader.end()?;
     Some(calls)
 }

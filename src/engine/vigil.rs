@@ -5,13 +5,13 @@
 //! | 200 ms                    | tells: whoever asks at this rank's door learns what it waits for              |
 //! | 0.2, 0.4, 0.8 s and so on | asks those it waits for: are they in another call of the same number?         |
 //! |                           | asks those that left: have they seen two calls that were not alike?           |
-//! | a message of a call alike | asks its sender: which of our earlier calls were not?                         |
 //! | the deadline              | follows who waits for whom, to whose turn it is, or around a circle           |
 //!
 //! Two ranks that wait for each other in different calls would else never know: neither sends what could be compared.
 //!
 //! A rank that saw two calls clash leaves. Who loses it asks it why, and fails with the same two calls: so all ranks learn of
-//! them, whoever of them received what did not fit.
+//! them, whoever of them received what did not fit. A rank that gets a message whose call is like its own, and whose digest
+//! is not, asks the sender for its last calls: an earlier one was not alike.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
